@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
     from corral.blocking import BlockingJobScheduler
+    from corral.counter import PluginCounter
     from corral.deps import Answer, Deps, HookRaised
     from corral.errors import (
         CatalogError,
@@ -79,6 +80,7 @@ __all__ = [
     "Outcome",
     "Payload",
     "PayloadRefused",
+    "PluginCounter",
     "PluginSettings",
     "Processor",
     "Queue",
@@ -181,6 +183,7 @@ if not TYPE_CHECKING:  # with a `__getattr__` in sight, a type checker accepts a
         __name__,
         {
             "blocking": "BlockingJobScheduler",
+            "counter": "PluginCounter",
             "deps": "Answer Deps HookRaised",
             "errors": "CatalogError ConfigurationError CorralError DatabaseUnavailable "
             "EnqueueInterrupted Fail JobRefused PayloadRefused RateLimited Retry "

@@ -1,19 +1,30 @@
 """`Deps`: what a worker offers to the resources of its processors.
 
-It enqueues follow-up jobs, opens resources that several processors share, and asks other plugins
-through hooks. It knows the API's own types only. What the worker brings along (plugins, an
-inspector) is handed in, so that this module names neither.
+It enqueues follow-up jobs, opens resources that several processors share, asks other plugins
+through hooks, counts for `/metrics`, and reports to operators. It knows the API's own types only.
+What the worker brings along (plugins, an inspector) is handed in, so that this module names
+neither.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Mapping,
+    MutableMapping,
+    Sequence,
+)
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
 from dataclasses import dataclass
 from typing import (
     TYPE_CHECKING,
     Any,
+    Final,
     Generic,
     ParamSpec,
     Protocol,
@@ -23,6 +34,7 @@ from typing import (
     overload,
 )
 
+from corral.counter import PluginCounter
 from corral.errors import SchedulerUnusable
 from corral.forking import forks
 
@@ -30,8 +42,12 @@ if TYPE_CHECKING:
     import asyncio
 
     from corral.jobs import JobScheduler
+    from corral.queue import Queue
 
-__all__ = ["Answer", "Deps", "HookRaised", "OpenResource"]
+__all__ = ["REPORTED", "Answer", "Deps", "HookRaised", "OpenResource"]
+
+REPORTED: Final = "reported"
+"""The kind of what plugins report, in `Worker.troubles`."""
 
 A_co = TypeVar("A_co", covariant=True)
 P = ParamSpec("P")
@@ -98,6 +114,9 @@ class Deps:
 
     Attributes:
         jobs: Enqueues follow-up jobs.
+        counters: What plugins count, by the counter's name.
+        troubles: What plugins report to operators: sentences, by the queue's name and the kind
+            `reported`.
     """
 
     def __init__(
@@ -106,6 +125,9 @@ class Deps:
         plugins: HookImplementations,
         resources: AsyncExitStack,
         provided: Mapping[OpenResource[Any], object] | None = None,
+        *,
+        counters: MutableMapping[str, PluginCounter] | None = None,
+        troubles: MutableMapping[tuple[str, str], str] | None = None,
     ) -> None:
         """Made by the worker, and in tests by `corral.testing.deps`.
 
@@ -115,10 +137,14 @@ class Deps:
             resources: Closes what `enter` opens.
             provided: What `enter` returns for these functions, without calling them: resources that
                 the worker's owner has opened and closes.
+            counters: Where the worker finds the plugins' counters.
+            troubles: Where the worker finds what plugins report.
         """
         import asyncio  # noqa: PLC0415  # a queue's declaration must not load it: a sixth of what it costs
 
         self.jobs = jobs
+        self.counters: MutableMapping[str, PluginCounter] = {} if counters is None else counters
+        self.troubles: MutableMapping[tuple[str, str], str] = {} if troubles is None else troubles
         self._plugins = plugins
         self._resources = resources
         self._provided = dict(provided or {})
@@ -167,6 +193,56 @@ class Deps:
             raise
         opening.set_result(resource)
         return resource
+
+    def counter(self, name: str, text: str, *, label: str, values: Iterable[str]) -> PluginCounter:
+        """A counter of this worker in `/metrics`, which is 0 for every value from the start.
+
+        ```python
+        refused = deps.counter(
+            "acme_letters_refused_total",
+            "Letters that the post office refused.",
+            label="about",
+            values=("stamp", "address"),
+        )
+        refused.add("stamp")
+        ```
+
+        Args:
+            name: Begins with the plugin's package and ends with `_total`: no core metric has it.
+            text: What is counted, one sentence.
+            label: The name of its label.
+            values: All values that the label can have. Nothing that a job carries is one of them.
+
+        Returns:
+            The counter; the same one for the same arguments.
+
+        Raises:
+            ValueError: A name cannot be one of a metric or of a label, there are no values, or a
+                counter of this name has other arguments.
+        """
+        made = PluginCounter(name, text, label, tuple(values))
+        counter = self.counters.setdefault(name, made)
+        if not counter.counts_the_same_as(made):
+            raise ValueError(f"counter {name!r} exists with another text, label or values")
+        return counter
+
+    def report_trouble(self, queue: Queue[Any], sentence: str) -> None:
+        """List what an operator must solve: `corral health` fails for it and prints it.
+
+        It is in the worker's heartbeats, on the board and under `"troubles"` of `/healthz` and
+        `/readyz`, which do not fail for it: the worker goes on taking jobs. Callable from any
+        thread. It is not logged.
+
+        Args:
+            queue: The queue that it concerns. It has one trouble; a later one takes its place.
+            sentence: What is wrong, without a full stop; its first 300 characters are shown. It
+                must hold nothing secret and nothing that a job carries.
+        """
+        self.troubles[queue.name, REPORTED] = sentence
+
+    def clear_trouble(self, queue: Queue[Any]) -> None:
+        """Remove what was reported of a queue: it is solved. Callable from any thread."""
+        self.troubles.pop((queue.name, REPORTED), None)
 
     @overload
     async def ask_first(

@@ -237,6 +237,8 @@ class Job(Generic[P]):
         """Return a key derived from this job, the same on every attempt.
 
         It is always a legal job id, so that a follow-up job can be enqueued under it exactly once.
+        Enqueue it with `if_failed="retry"` if a later run of this job is to repeat a follow-up that
+        has failed.
 
         Args:
             follow_up: Distinguishes several keys of one job.

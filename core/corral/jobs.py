@@ -24,6 +24,7 @@ from corral.errors import EnqueueInterrupted, JobRefused, StoreUnavailable
 from corral.job import P
 from corral.job_state import JobState
 from corral.options import (
+    OF_THE_ID,
     Backoff,
     EnqueueOptions,
     JobOptions,
@@ -67,10 +68,11 @@ class Enqueued:
 
     Attributes:
         id: The job's id.
-        created: Whether this call made the job. False if the id existed already: that job is
-            left as it is, whatever payload and options this call had.
+        created: Whether this call made the job. False if the id existed already: that job keeps
+            its payload and its options, whatever this call had.
         state: Of a job that this call made, the state that it was put into: waiting, delayed or
-            prioritized. Of one that existed, its state when the store handled this call. None if
+            prioritized. Of one that existed, its state when the store handled this call: where that
+            was failed and the call had `if_failed="retry"`, the job waits again now. None if
             the store could not tell: no container of the queue holds that job (it will never
             run), or one that may hold it is damaged or may not be read.
     """
@@ -97,6 +99,7 @@ class Entry(Generic[T_co]):
         lifo: Whether the newest job runs first.
         keep_completed: How long the job stays readable once it is completed.
         keep_failed: How long the job stays readable once it has failed.
+        if_failed: What happens if the id's job exists and has failed; see `EnqueueOptions`.
     """
 
     payload: T_co
@@ -109,6 +112,7 @@ class Entry(Generic[T_co]):
     lifo: bool | None = None
     keep_completed: Retention | None = None
     keep_failed: Retention | None = None
+    if_failed: Literal["retry"] | None = None
 
 
 _OPTIONS: Final = tuple(field.name for field in fields(Entry) if field.name != "payload")
@@ -256,7 +260,7 @@ class JobChecks:
             entry = cast("Entry[object]", each)
             own = {name: value for name in _OPTIONS if (value := getattr(entry, name)) is not None}
             overrides = cast("EnqueueOptions", {**options, **own}) if own else options
-            merged_options = whole if own.keys() <= {"job_id"} else merged(queue.options, overrides)
+            merged_options = whole if own.keys() <= OF_THE_ID else merged(queue.options, overrides)
             checked.append(
                 self._check(queue, entry.payload, merged_options, overrides, entry.job_id)
             )
@@ -304,6 +308,11 @@ class JobChecks:
         validated, data = self._check_payload(queue, payload)
         nonce = carrier = ""
         if job_id is None:
+            if overrides.get("if_failed") is not None:
+                raise JobRefused(
+                    "if_failed needs a job_id: a job without one is always new",
+                    hint="name the job by what it is about",
+                )
             job_id = self._new_id()
         else:
             check_job_id(job_id)

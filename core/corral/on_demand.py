@@ -36,7 +36,16 @@ def on_demand(
         """Load the module of a name that is used for the first time."""
         if name not in module_of:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        value = getattr(import_module(module_of[name]), name)
+        try:
+            module = import_module(module_of[name])
+        except Exception as error:
+            # With its first model, pydantic reads the entry points of everything that is installed,
+            # and fails with another package's broken file. It does so once, and goes on without
+            # plugins of its own; `corral check` names the file.
+            if not _failed_in_metadata(error):
+                raise
+            module = import_module(module_of[name])
+        value = getattr(module, name)
         setattr(sys.modules[package], name, value)
         return value
 
@@ -45,3 +54,13 @@ def on_demand(
         return sorted({*vars(sys.modules[package]), *module_of})
 
     return load, list_names
+
+
+def _failed_in_metadata(error: BaseException) -> bool:
+    """Whether an error was raised while metadata of installed distributions was read."""
+    frame = error.__traceback__
+    while frame is not None:
+        if frame.tb_frame.f_globals.get("__name__", "").startswith("importlib.metadata"):
+            return True
+        frame = frame.tb_next
+    return False

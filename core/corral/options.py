@@ -11,7 +11,7 @@ from collections.abc import Callable, Container
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from types import NoneType
-from typing import Final, TypedDict
+from typing import Final, Literal, TypedDict
 
 from corral.errors import JobRefused
 
@@ -19,6 +19,7 @@ __all__ = [
     "DEFAULT_COMPLETED",
     "DEFAULT_FAILED",
     "MAX_PRIORITY",
+    "OF_THE_ID",
     "Backoff",
     "EnqueueOptions",
     "Exponential",
@@ -42,6 +43,8 @@ MAX_DURATION = timedelta(milliseconds=10**14)
 """3,000 years. A worker that reads a longer backoff waits this long."""
 MAX_SHOWN = 60
 """How many characters of a refused value are quoted in the error."""
+MAX_COUNTED_ATTEMPTS = 10_000
+"""Of `JobOptions.retrying_for`: what takes more is a slip."""
 MAX_DOUBLINGS = 62
 """Of an exponential backoff: longer than any wait. A damaged count of attempts costs no memory."""
 
@@ -87,15 +90,19 @@ A job cannot have one as its id (wire § 2).
 
 @dataclass(frozen=True, slots=True)
 class Exponential:
-    """Wait `delay`, then twice that, then four times that, and so on.
+    """Wait `delay`, then twice that, then four times that, and so on, but never longer than `max`.
 
     Attributes:
         delay: The wait before the second attempt.
-        jitter: The share of each wait that is random, from 0.0 (none) to 1.0.
+        jitter: The share of each wait that is random, from 0.0 (none) to 1.0 (full jitter: any
+            time between no wait and the whole one).
+        max: The longest wait, the jitter included; None for no bound. Workers of other clients do
+            not know it, and go on doubling.
     """
 
     delay: timedelta = timedelta(seconds=5)
     jitter: float = 0.0
+    max: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,14 +168,42 @@ class JobOptions:
     keep_completed: Retention | None = None
     keep_failed: Retention | None = None
 
+    def retrying_for(self, horizon: timedelta) -> JobOptions:
+        """These options with as many attempts as retry a job for so long, or longer.
+
+        It says how long whatever a processor depends on may be away before jobs are lost:
+        `JobOptions(backoff=Exponential(max=timedelta(hours=1))).retrying_for(timedelta(days=1))`.
+
+        Args:
+            horizon: From the end of the first attempt to the start of the last. The backoff's
+                shortest waits are counted: jitter makes the last attempt later, never earlier.
+
+        Raises:
+            ValueError: It would take more than 10,000 attempts, as with full jitter, whose
+                shortest waits are none.
+        """
+        wanted, waited, failed = milliseconds(horizon), 0, 0
+        while waited < wanted:
+            failed += 1
+            if failed >= MAX_COUNTED_ATTEMPTS:
+                raise ValueError(
+                    f"{self.backoff} takes more than {MAX_COUNTED_ATTEMPTS:,} attempts"
+                    f" to retry for {horizon}"
+                )
+            waited += backoff_delay_ms(self.backoff, failed, lambda: 0.0)
+        return replace(self, attempts=failed + 1)
+
 
 class EnqueueOptions(TypedDict, total=False):
     """The options that a producer may set for one job; the others are the queue's.
 
-    `job_id` names the job: enqueueing an id twice makes one job.
+    `job_id` names the job: enqueueing an id twice makes one job. `if_failed="retry"` lets that job
+    run again if it has failed: with the payload and the options that it has, and with attempts
+    counted from zero.
     """
 
     job_id: str
+    if_failed: Literal["retry"]
     attempts: int
     backoff: Backoff
     delay: timedelta
@@ -176,6 +211,10 @@ class EnqueueOptions(TypedDict, total=False):
     lifo: bool
     keep_completed: Retention
     keep_failed: Retention
+
+
+OF_THE_ID: Final = frozenset({"job_id", "if_failed"})
+"""Options of a call, which are about the job's id; the others are the job's own."""
 
 
 def check_job_id(job_id: str) -> None:
@@ -259,7 +298,13 @@ def merged(declared: JobOptions, overrides: EnqueueOptions) -> JobOptions:
     Raises:
         JobRefused: A value is out of range, or an option does not exist.
     """
-    known = {name: value for name, value in overrides.items() if name != "job_id"}
+    known = {name: value for name, value in overrides.items() if name not in OF_THE_ID}
+    if_failed = overrides.get("if_failed")
+    if if_failed is not None and if_failed != "retry":
+        raise JobRefused(
+            f"if_failed {short_repr(if_failed)} does not exist",
+            hint='there is "retry"; without it, a job that has failed is left as it is',
+        )
     if not known:
         return declared
     try:
@@ -290,6 +335,14 @@ def check_options(options: JobOptions) -> None:
     _check_type("the backoff's delay", options.backoff.delay, timedelta)
     _check_duration("the backoff's delay", options.backoff.delay)
     _check_type("jitter", options.backoff.jitter, (int, float))
+    longest = options.backoff.max if isinstance(options.backoff, Exponential) else None
+    _check_type("the backoff's max", longest, (timedelta, NoneType))
+    if longest is not None:
+        _check_duration("the backoff's max", longest)
+        if longest < options.backoff.delay:
+            raise JobRefused(
+                f"the backoff's max {longest} is shorter than its delay {options.backoff.delay}"
+            )
     if not 0 <= options.backoff.jitter <= 1:
         raise JobRefused(f"jitter {options.backoff.jitter} is not between 0 and 1")
     for name in ("keep_completed", "keep_failed"):
@@ -351,11 +404,11 @@ def backoff_delay_ms(
         Milliseconds, at least 0.
     """
     base = milliseconds(backoff.delay)
-    longest = (
-        base
-        if isinstance(backoff, Fixed)
-        else round(2 ** min(failed_attempts - 1, MAX_DOUBLINGS) * base)
-    )
+    longest = base
+    if isinstance(backoff, Exponential):
+        longest = round(2 ** min(failed_attempts - 1, MAX_DOUBLINGS) * base)
+        if backoff.max is not None:
+            longest = min(longest, milliseconds(backoff.max))
     if not backoff.jitter:
         return longest
     return int(rand() * longest * backoff.jitter + longest * (1 - backoff.jitter))

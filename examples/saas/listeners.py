@@ -62,7 +62,7 @@ async def export_data(
 ) -> None:
     """The archive; its job informs the user when it is ready."""
     export = DataExport(user_id=event.user_id, export_id=event.export_id, format=event.format)
-    await jobs.enqueue(data_exports, export, job_id=event.export_id)
+    await jobs.enqueue(data_exports, export, job_id=event.export_id, if_failed="retry")
 
 
 async def delete_later(

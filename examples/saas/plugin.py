@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import MetaData, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -31,12 +31,29 @@ def corral_tables() -> list[MetaData]:
 
 
 @hookimpl
-async def billing_webhooks_retry_event(event: BillingEvent, connection: AsyncConnection) -> None:
-    """Record a paid invoice as one payment and one paid plan, however often the event arrives."""
-    if event.type != "invoice.paid":
-        return
+async def billing_webhooks_retry_event(
+    event: BillingEvent, connection: AsyncConnection, newer_seen: bool
+) -> Literal["stale"] | None:
+    """Record payments, and keep the plan as the newest event of the subscription says.
+
+    A paid invoice is one payment, however often and late its event arrives.
+    """
     body: dict[str, Any] = dict(event.body)
-    invoice = body["data"]["object"]
+    if event.type.startswith("customer.subscription."):
+        if newer_seen:
+            return "stale"
+        subscription = body["data"]["object"]
+        plan = "paid" if subscription["status"] == "active" else "free"
+        own = users.c.id == subscription["client_reference_id"]
+        await connection.execute(update(users).where(own).values(plan=plan))
+    elif event.type == "invoice.paid":
+        await _record_payment(connection, event, body["data"]["object"])
+    return None
+
+
+async def _record_payment(
+    connection: AsyncConnection, event: BillingEvent, invoice: Mapping[str, Any]
+) -> None:
     user_id = invoice["client_reference_id"]
     await connection.execute(
         insert(payments).values(

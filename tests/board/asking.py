@@ -246,6 +246,61 @@ def token_in(page: str) -> str:
     )
 
 
+@dataclass
+class Form:
+    """The form in the middle of a page, as a browser has it.
+
+    Attributes:
+        target: Where it is sent.
+        fields: The values of its fields, in the page's order.
+        controls: Its elements, by the names of the fields.
+        hints: What is said about a field, by its name.
+    """
+
+    target: str
+    fields: dict[str, str]
+    controls: dict[str, Any]
+    hints: dict[str, str]
+
+    @property
+    def sent(self) -> dict[str, str]:
+        """The fields as a browser sends them: each line break as CR LF."""
+        pairs = {name: value.replace("\r\n", "\n") for name, value in self.fields.items()}
+        return {
+            _with_crlf(name): _with_crlf(value.replace("\r", "\n")) for name, value in pairs.items()
+        }
+
+
+def _with_crlf(text: str) -> str:
+    return text.replace("\n", "\r\n")
+
+
+def form_in(page: str) -> Form:
+    """Read the form of class `form` of a page, as HTML says that browsers do."""
+    tree = html5lib.parse(page, namespaceHTMLElements=False)
+    form = next(each for each in tree.iter("form") if "form" in each.get("class", "").split())
+    made = Form(form.get("action"), {}, {}, {})
+    texts = {each.get("id"): "".join(each.itertext()) for each in form.iter("span")}
+    for element in form.iter():
+        name = element.get("name") if isinstance(element.tag, str) else None
+        if name is None or element.tag not in {"input", "textarea", "select"}:
+            continue
+        assert name not in made.fields, f"two fields are called {name}"
+        made.controls[name] = element
+        made.hints[name] = texts.get(element.get("aria-describedby"), "")
+        if element.tag == "textarea":
+            made.fields[name] = "".join(element.itertext()).replace("\r", "\n")
+        elif element.tag == "select":
+            options = list(element.iter("option"))
+            chosen = [each for each in options if each.get("selected") is not None]
+            made.fields[name] = (chosen[-1] if chosen else options[0]).get("value")
+        elif element.get("type") == "hidden":
+            made.fields[name] = element.get("value", "")
+        else:  # a field of one line: browsers take line breaks out
+            made.fields[name] = element.get("value", "").translate({10: None, 13: None})
+    return made
+
+
 def installed(folder: Path) -> Path:
     """Install a plugin with two queues into a folder, which must then be put on the path."""
     package, metadata = folder / "board_test_queues.py", folder / "board_test_queues-1.0.dist-info"

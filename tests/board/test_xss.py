@@ -10,6 +10,7 @@ import base64
 import json
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from urllib.parse import urlencode
 
 import html5lib
@@ -21,8 +22,14 @@ from board.hostile import PAYLOADS, fill, lists, pages
 from corral.board import Board, Identity, Role
 from corral.board.login import Login
 from corral.board.request_guard import csrf_token
+from corral.inspector import OrphanSearch
+from corral.inspector.orphans import declared_names
 
-WORDS = [f"harmless{number}" for number in range(len(PAYLOADS))]
+WORDS = [
+    # a form shows a text with such a character in a field of several lines
+    f"harmless{number}" + ("\u2028" if {"\u2028", "\x00"} & {*text} else "")
+    for number, text in enumerate(PAYLOADS)
+]
 GROUPS = [slice(start, start + 10) for start in range(0, 60, 10)]
 TAGS = frozenset(
     [
@@ -122,8 +129,10 @@ async def shapes(board: Board, store: redis.Redis, texts: list[str]) -> dict[str
     """The shape of every page, by page."""
     store.flushall()
     fill(store, texts)
-    if board._contexts._shared is not None:
-        board._contexts._shared.cache.clear()
+    if (shared := board._contexts._shared) is not None:
+        shared.cache.clear()
+        search = OrphanSearch(shared.prefix, declared_names(shared.catalog))
+        board._contexts._shared = replace(shared, orphan_search=search)
     browser = Browser(board, "admin")
     browser.cookies["corral_board_form"] = "secret"
     token = csrf_token("secret", Identity("admin", Role.ADMIN))

@@ -283,6 +283,21 @@ class TestEnqueue:
         assert (code, out) == (0, "a.1\n")
         assert err.endswith("job a.1 exists already and is delayed; nothing was added\n")
 
+    def test_runs_a_failed_job_again_where_it_is_asked_for(
+        self, run: Callable[..., Ran], store: redis.Redis
+    ) -> None:
+        run("enqueue", "acme-letters", '{"text": "first"}', "--job-id", "a.1")
+        store.lrem("bull:acme-letters:wait", 0, "a.1")
+        store.zadd("bull:acme-letters:failed", {"a.1": 1})
+        retrying = ("enqueue", "acme-letters", "{}", "--job-id", "a.1", "--retry-failed")
+        code, out, err = run(*retrying)
+        assert (code, out) == (0, "a.1\n")
+        assert err.endswith("job a.1 had failed; it runs again with its own payload\n")
+        assert store.lrange("bull:acme-letters:wait", 0, -1) == ["a.1"]
+        code, out, err = run(*retrying)
+        assert (code, out) == (0, "a.1\n")
+        assert err.endswith("job a.1 exists already and is waiting; nothing was added\n")
+
     @pytest.mark.corral_untidy("its job is in no state")
     def test_an_id_whose_job_is_in_no_state_exists(
         self, run: Callable[..., Ran], store: redis.Redis
@@ -440,6 +455,7 @@ class TestListings:
             "paused": False,
             "quarantined": 0,
             "damaged": [],
+            "installed": True,
         }
         _, out, _ = run("queues")
         assert out.splitlines()[0].split()[:3] == ["QUEUE", "WAITING", "ACTIVE"]

@@ -10,7 +10,14 @@ import pytest
 
 from corral import Fail, Fixed, Job, Queue
 from corral.errors import ConfigurationError, PayloadRefused, UnknownQueue
-from corral.inspector import JobInspector, JobLocked, JobNotFound, WrongState, of_worker
+from corral.inspector import (
+    JobInspector,
+    JobLocked,
+    JobNotFound,
+    PayloadChanged,
+    WrongState,
+    of_worker,
+)
 from corral.settings import WorkerSettings
 from corral.worker.worker import Worker
 
@@ -360,6 +367,54 @@ async def test_a_job_that_runs_or_is_completed_is_not_edited(
     assert [each for each in await inspector.audit.read() if each.what == "edit"] == []
 
 
+async def test_an_edit_keeps_the_bytes_of_what_it_does_not_change(
+    workshop: Any, letters: Queue[Any], inspect: Callable[..., JobInspector]
+) -> None:
+    inspector = inspect()
+    job_id = (await workshop.producer(letters).enqueue(letters, {"text": "a"})).id
+    key = f"bull:letters:{job_id}"
+    odd = '{ "newer" : [1.50, 1e21] ,\n"text":"\\u0061" }'
+    await workshop.raw.hset(key, "data", odd)
+    same = (await inspector.get(letters, job_id)).data
+    assert await inspector.edit(letters, job_id, same) is False
+    assert await workshop.raw.hget(key, "data") == odd
+    assert [each for each in await inspector.audit.read() if each.what == "edit"] == []
+    assert await inspector.edit(letters, job_id, {"text": "b"}) is True
+    assert await workshop.raw.hget(key, "data") == odd.replace("\\u0061", "b")
+
+    await workshop.raw.hset(key, "data", '{"text":7}')
+    assert await inspector.edit(letters, job_id, {"text": 7}) is False, "though no worker reads it"
+
+
+async def test_an_edit_never_undoes_another_one(
+    workshop: Any,
+    letters: Queue[Any],
+    inspect: Callable[..., JobInspector],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    inspector, other = inspect(), inspect()
+    job_id = (await workshop.producer(letters).enqueue(letters, {"text": "a"})).id
+    read = (await inspector.get(letters, job_id)).data
+    await other.edit(letters, job_id, {"text": "by another"})
+    with pytest.raises(PayloadChanged, match="was changed meanwhile"):
+        await inspector.edit(letters, job_id, {"text": "mine"}, before=read)
+
+    run = inspector._access.run
+
+    async def read_late(*arguments: Any) -> Any:
+        """Read the job, which somebody else changes before it is written."""
+        reply = await run(*arguments)
+        await other.edit(letters, job_id, {"text": "just now"})
+        return reply
+
+    with monkeypatch.context() as patch:
+        patch.setattr(inspector._access, "run", read_late)
+        with pytest.raises(PayloadChanged):
+            await inspector.edit(letters, job_id, {"text": "mine"}, before={"text": "by another"})
+    assert (await inspector.get(letters, job_id)).data == {"text": "just now"}
+    assert await inspector.edit(letters, job_id, {"text": "mine"}, before={"text": "just now"})
+
+
 async def test_the_audit_of_an_edit_names_fields_and_no_value_and_what_another_release_wrote_stays(
     workshop: Any, letters: Queue[Any], inspect: Callable[..., JobInspector]
 ) -> None:
@@ -373,3 +428,33 @@ async def test_the_audit_of_an_edit_names_fields_and_no_value_and_what_another_r
     entry = (await inspector.audit.read())[0]
     assert (entry.who, entry.what, entry.job_id, entry.before) == ("ada", "edit", job_id, None)
     assert entry.after == {"changed": ["text"]}
+
+
+async def test_an_inspector_takes_queues_that_nobody_declares(
+    workshop: Any, letters: Queue[Any], inspect: Callable[..., JobInspector]
+) -> None:
+    """By name, with what a queue of the catalog can do; the inspector that it is made of does not."""
+    parcels = Queue("parcels", letters.payload)
+    await workshop.producer(parcels).enqueue(parcels, {"text": "fail"}, job_id="x", attempts=1)
+    await workshop.burst(parcels.processed_by(read_out))
+    inspector = inspect()
+    assert await inspector.find_undeclared(scans=None) == ["parcels"]
+
+    including = await inspector.including_undeclared("parcels", letters.name)
+    assert (await including.get("parcels", "x")).failed_reason == "ValueError: fail"
+    assert await including.scrub("parcels", "fail") == 1
+    assert (await including.get("parcels", "x")).data == {}
+    await including.remove("parcels", "x")
+    assert await including.counts(letters, ["failed"]) == {"failed": 0}
+    with pytest.raises(UnknownQueue):
+        await inspector.counts("parcels")
+
+
+async def test_undeclared_queues_are_found_behind_any_number_of_keys(
+    workshop: Any, letters: Queue[Any], inspect: Callable[..., JobInspector]
+) -> None:
+    parcels = Queue("parcels", letters.payload)
+    await workshop.producer(parcels).enqueue(parcels, {"text": "x"})
+    inspector = inspect()
+    assert await inspector.find_undeclared(scans=0) == []
+    assert await inspector.find_undeclared(scans=None) == ["parcels"]

@@ -51,6 +51,8 @@ async def test_three_failed_attempts_are_shown_with_their_times_and_traces(
     ]
     assert [each.trace for each in found if each.what != "attempt-failed"] == [None] * 10
     assert found[4].detail.startswith("until 20")
+    assert f"until {found[4].due:%Y-%m-%d %H:%M:%S} UTC" == found[4].detail
+    assert [each.due is None for each in found].count(False) == whats(found).count("delayed")
 
 
 @pytest.mark.asyncio
@@ -116,6 +118,7 @@ async def test_where_the_log_is_gone_the_job_tells_what_it_knows(
     assert whats(await story("well")) == ["added", "(attempt-failed)", "active", "completed"]
     assert whats(later := await story("later")) == ["added", "(delayed)"]
     assert later[-1].detail.startswith("until 20")
+    assert later[-1].due == (await inspector.get(letters, "later")).due_at
     assert whats(await story("new")) == ["added"]
 
 

@@ -279,6 +279,110 @@ class TestIds:
                 Enqueued(new_id, created=True, state=JobState.DELAYED),
             ]
 
+    async def test_a_failed_job_runs_again_where_the_call_asks_for_it(self, workshop: Any) -> None:
+        """It keeps its payload and options, and counts attempts from zero."""
+        jobs = workshop.producer(letters)
+        runs: list[tuple[str, int]] = []
+
+        async def process(job: Any) -> None:
+            runs.append((job.payload.to_user, job.attempt))
+            raise corral.Fail("there is nobody") if len(runs) == 1 else corral.Snooze(after=FAR)
+
+        await jobs.enqueue(letters, Letter(to_user="nobody"), job_id="a", priority=7, attempts=2)
+        await workshop.burst(letters.processed_by(process))
+        failed = Enqueued("a", created=False, state=JobState.FAILED)
+        assert await jobs.enqueue(letters, Letter(), job_id="a") == failed
+        assert await workshop.state(letters, "a") == "failed"
+
+        assert await jobs.enqueue(letters, Letter(), job_id="a", if_failed="retry") == failed
+        assert await workshop.state(letters, "a") == "prioritized"
+        waits = Enqueued("a", created=False, state=JobState.PRIORITIZED)
+        assert await jobs.enqueue(letters, Letter(), job_id="a", if_failed="retry") == waits
+        assert not {"finishedOn", "failedReason", "atm"} & set(await workshop.hash(letters, "a"))
+        await workshop.burst(letters.processed_by(process))
+        assert runs == [("nobody", 1), ("nobody", 1)]
+
+    async def test_if_failed_changes_no_job_that_has_not_failed(self, workshop: Any) -> None:
+        jobs = workshop.producer(letters)
+
+        async def process(job: Any) -> None:
+            if job.id.startswith("failed"):
+                raise corral.Fail("there is nobody")
+
+        for job_id in ("1-completed", "failed-1", "failed-2"):
+            await jobs.enqueue(letters, Letter(), job_id=job_id)
+        await workshop.burst(letters.processed_by(process))
+        await jobs.enqueue(letters, Letter(), job_id="1-waiting")
+        await jobs.enqueue(letters, Letter(), job_id="1-prioritized", priority=1)
+        await jobs.enqueue(letters, Letter(), job_id="1-delayed", delay=FAR)
+        names = ["1-completed", "1-waiting", "1-prioritized", "1-delayed", "failed-1", "new"]
+        entries = [Entry(Letter(), job_id=name) for name in names]
+        entries.append(Entry(Letter(), job_id="failed-2", if_failed="retry"))
+        before = {name: await workshop.hash(letters, name) for name in names[:4]}
+        made = await jobs.enqueue_many(letters, entries)
+        assert [each.state for each in made] == [
+            *map(JobState, ("completed", "waiting", "prioritized", "delayed", "failed", "waiting")),
+            JobState.FAILED,
+        ]
+        assert await workshop.state(letters, "failed-1") == "failed", "its entry did not ask for it"
+        assert await workshop.state(letters, "failed-2") == "wait"
+        assert {name: await workshop.hash(letters, name) for name in before} == before
+        again = await jobs.enqueue_many(letters, entries, if_failed="retry")
+        assert [each.state for each in again[-3:]] == [
+            JobState.FAILED,
+            JobState.WAITING,
+            JobState.WAITING,
+        ]
+        assert await workshop.state(letters, "failed-1") == "wait"
+
+    @pytest.mark.corral_untidy("a key of its parent is damaged")
+    async def test_a_failed_job_that_cannot_run_again_has_no_state(self, workshop: Any) -> None:
+        jobs = workshop.producer(letters)
+
+        async def refuse(job: Any) -> None:
+            raise corral.Fail(job.id)
+
+        for job_id in ("well", "damaged"):
+            await jobs.enqueue(letters, Letter(), job_id=job_id)
+        await workshop.burst(letters.processed_by(refuse))
+        await workshop.raw.hset("bull:letters:damaged", "parentKey", "bull:letters:parent")
+        await workshop.raw.set("bull:letters:parent:dependencies", "no set")
+        entries = [Entry(Letter(), job_id=job_id) for job_id in ("damaged", "well")]
+        made = await jobs.enqueue_many(letters, entries, if_failed="retry")
+        assert [each.state for each in made] == [None, JobState.FAILED]
+        assert await workshop.state(letters, "well") == "wait"
+        assert await workshop.state(letters, "damaged") == "failed"
+
+    async def test_a_paused_queue_s_failed_job_waits_again(self, workshop: Any) -> None:
+        jobs = workshop.producer(letters)
+
+        async def refuse(job: Any) -> None:
+            raise corral.Fail(job.id)
+
+        await jobs.enqueue(letters, Letter(), job_id="a")
+        await workshop.burst(letters.processed_by(refuse))
+        await workshop.raw.hset("bull:letters:meta", "paused", "1")
+        await workshop.raw.unlink("bull:letters:marker")
+        await jobs.enqueue(letters, Letter(), job_id="a", if_failed="retry")
+        assert await workshop.state(letters, "a") == "wait"
+        assert not await workshop.raw.exists("bull:letters:marker")
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"if_failed": "retry"}, "if_failed needs a job_id: a job without one is always new"),
+            ({"job_id": "a", "if_failed": "again"}, "if_failed 'again' does not exist"),
+            ({"job_id": "a", "if_failed": True}, "if_failed True does not exist"),
+        ],
+    )
+    async def test_if_failed_without_an_id_or_with_another_value_is_refused(
+        self, workshop: Any, options: dict[str, Any], message: str
+    ) -> None:
+        with pytest.raises(JobRefused, match=message) as refused:
+            await workshop.producer(letters).enqueue(letters, Letter(), **options)
+        assert refused.value.hint
+        assert await workshop.raw.dbsize() == 0
+
     async def test_of_one_call_that_names_an_id_twice_the_second_has_the_first_one_s_state(
         self, workshop: Any
     ) -> None:

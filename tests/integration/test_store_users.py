@@ -213,6 +213,8 @@ async def test_a_worker_and_a_producer_do_all_they_do_with_their_lines(
         for job_id in ("plain", "again", "soon", "urgent"):
             await shop.until(letters, job_id, "completed")
         await shop.until(letters, "fails", "failed")
+        await jobs.enqueue(letters, Letter(), job_id="fails", if_failed="retry")
+        await shop.until(letters, "fails", "failed")
         await shop.wait_until(lambda: working.worker.silent_seconds < 5, "it fetches")
         assert await jobs.unschedule(letters, "often")
         assert working.worker.troubles == {}
@@ -270,6 +272,46 @@ async def test_the_board_shows_its_pages_and_does_what_its_buttons_say_with_its_
     finally:
         await board.close()
     assert users.denied() == []
+
+
+NO_SCAN = "queues that nobody declares are not looked for: the store's user may not call SCAN"
+
+
+def test_an_operator_who_may_not_scan_is_told_and_gets_everything_else(
+    users: Server, corral: Callable[..., Ran]
+) -> None:
+    """Queues that nobody declares are found by SCAN."""
+    stage(users.admin)
+    users.set_user("operator", f"{LINES['operator']} -scan")
+    code, out, err = corral("queues", user="operator")
+    assert (code, err) == (0, f"note: {NO_SCAN}\n")
+    assert QUEUE in out
+    code, _, err = corral("check", user="operator")
+    assert code == 0
+    assert f"note: {NO_SCAN}\n" in err
+
+
+@pytest.mark.asyncio
+async def test_a_board_whose_user_may_not_scan_says_so_and_shows_everything_else(
+    users: Server, acme: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage(users.admin)
+    users.set_user("board", f"{LINES['board']} -scan")
+    monkeypatch.syspath_prepend(str(acme))
+    monkeypatch.delitem(sys.modules, "acme_letters", raising=False)
+    monkeypatch.setenv("CORRAL_ENV", "production")
+    monkeypatch.setenv("CORRAL_BOARD_ENABLED", "true")
+    monkeypatch.setenv("REDIS_URL", users.url("board"))
+    board = Board(authorize=Host().who)
+    try:
+        browser = Browser(board, "admin")
+        for path in ("/", "/catalog"):
+            page = (await browser.see(path)).text
+            assert f"Q{NO_SCAN[1:].replace(chr(39), '&#39;')}." in page
+            assert QUEUE in page
+        assert "bullmq_waiting_jobs" in (await browser.see("/metrics")).text
+    finally:
+        await board.close()
 
 
 WITHOUT = {

@@ -10,6 +10,7 @@ import json
 import socket
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from importlib.metadata import version
 from types import MappingProxyType
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from corral import Job, Queue
+from corral import Deps, Job, Queue
 from corral.app.child_process import keep_record, start_heartbeats
 from corral.catalog import Catalog, CatalogEntry
 from corral.fleet import processes
@@ -30,7 +31,9 @@ from corral.fleet.processes import (
 )
 from corral.inspector import JobInspector
 from corral.observe.lag import LoopLag
+from corral.observe.metrics import WorkerMetrics, render
 from corral.observe.probes import ParentProbes, WorkerProbes
+from corral.observe.tally import Tally
 from corral.plugins import Provider
 from corral.store.connection import Link
 
@@ -166,6 +169,60 @@ async def test_a_worker_s_problems_are_in_its_heartbeats_and_in_no_liveness_prob
             await shows()
         await parent_probes._link.close()
     assert await heartbeats.read() == {}
+
+
+async def test_what_a_plugin_reports_and_counts_is_in_heartbeats_and_metrics(
+    workshop: Any,
+    letters: Queue[Any],
+    heartbeats: ProcessRecords,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The worker is ready all the same: it takes jobs."""
+    monkeypatch.setattr(processes, "HEARTBEAT_SECONDS", 0.05)
+    closed = "the post office is closed"
+
+    @asynccontextmanager
+    async def open_office(deps: Deps) -> AsyncIterator[Deps]:
+        deps.counter("acme_letters_total", "Letters.", label="kind", values=("fast", "slow"))
+        yield deps
+
+    async def work(job: Job[Any], deps: Deps) -> None:
+        deps.counters["acme_letters_total"].add("fast")
+        if job.payload.text == "closed":
+            deps.report_trouble(letters, closed)
+        else:
+            deps.clear_trouble(letters)
+
+    async def shows(*sentences: str) -> None:
+        async def written() -> bool:
+            found = await heartbeats.read()
+            return worker.name in found and found[worker.name].troubles == sentences
+
+        await workshop.wait_until(written, f"the heartbeat has {len(sentences)} problems")
+
+    jobs = workshop.producer(letters)
+    async with workshop.working(letters.processed_by(work, using=open_office)) as working:
+        worker = working.worker
+        probes = WorkerProbes(worker, LoopLag(), workshop.url)
+        metrics = WorkerMetrics(
+            Tally(),
+            ["letters"],
+            stalled={},
+            lag_seconds=lambda: 0.0,
+            plugins=workshop.plugins,
+            counters=worker.counters,
+        )
+        async with keep_record(OwnRecord(Link(workshop.url), "bull", worker.name)) as own:
+            start_heartbeats(worker, own)
+            await jobs.enqueue(letters, letters.payload(text="closed"))
+            await shows(closed)
+            assert probes.readiness_problem() == ""
+            assert (probes.health_problem(), probes.troubles()) == ("", (closed,))
+            await jobs.enqueue(letters, letters.payload(text="open"))
+            await shows()
+    body = render(metrics).decode()
+    assert "# HELP acme_letters_total Letters.\n# TYPE acme_letters_total counter\n" in body
+    assert 'acme_letters_total{kind="fast"} 2.0\nacme_letters_total{kind="slow"} 0.0\n' in body
 
 
 async def test_a_damaged_key_of_heartbeats_stops_no_worker_and_they_come_back(

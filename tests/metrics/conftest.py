@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+import redis
 
 from integration.conftest import acme, command, real_plugins
 
@@ -49,10 +50,15 @@ def scrapes() -> list[bytes]:
 
 
 @pytest_asyncio.fixture
-async def scraped(command: Any, wait_until: Any, scrapes: list[bytes]) -> bytes:
-    """`/metrics` of a worker that has completed a job and failed another."""
+async def scraped(command: Any, wait_until: Any, scrapes: list[bytes], store_url: str) -> bytes:
+    """`/metrics` of a worker that has completed a job and failed another.
+
+    Beside its queues, one that nobody declares.
+    """
     if scrapes:
         return scrapes[0]
+    with redis.Redis.from_url(store_url) as store:
+        store.hset("bull:acme-legacy:meta", "version", "bullmq:6")
     for text in ("hello", "fail no"):
         enqueued = command("enqueue", "acme-letters", json.dumps({"text": text}))
         assert await asyncio.to_thread(enqueued.wait) == 0

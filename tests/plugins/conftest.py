@@ -22,7 +22,7 @@ HERE = Path(__file__).parent
 @pytest.fixture(scope="session")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with one folder per distribution, each as an installer leaves it; `application` is a
-    mere folder.
+    mere folder, and `acme-shared` has two distributions with one file.
     """
     together, apart = tmp_path_factory.mktemp("together"), tmp_path_factory.mktemp("apart")
     sources = sorted(project.parent for project in HERE.glob("*/pyproject.toml"))
@@ -38,9 +38,13 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "--no-build-isolation",
     ]
     cache = tmp_path_factory.mktemp("cache")  # uv's own would not notice that a module has changed
-    subprocess.run(
-        [*command, "--cache-dir", cache, "--target", together, *sources], check=True, timeout=120
-    )
+    command += ["--cache-dir", str(cache)]
+    sharing = [each for each in sources if each.name.startswith("acme-shared-")]
+    others = [each for each in sources if each not in sharing]
+    subprocess.run([*command, "--target", together, *others], check=True, timeout=120)
+    # one after the other into one folder, as into a site-packages
+    for each in sharing:
+        subprocess.run([*command, "--target", apart / "acme-shared", each], check=True, timeout=120)
     for distribution in Distribution.discover(path=[str(together)]):
         own = apart / distribution.name
         for file in distribution.files or ():

@@ -242,6 +242,12 @@ CASES = [
         role="producer",
     ),
     Case(
+        "shared-module",
+        ("acme-shared",),
+        "acme-shared-one 0.1.0 and acme-shared-two 0.1.0 both install the file …",
+        "uninstall one of them and install the other again, or rename the module in one",
+    ),
+    Case(
         "timeout-on-def",
         ("acme-timeout-on-def",),
         "the processor that acme-timeout-on-def 0.1.0 has for queue 'renders' is a def with a"
@@ -269,6 +275,13 @@ CASES = [
         "@hookimpl(optionalhook=True)",
         with_it=("unknown-hook",),
     ),
+    Case(
+        "unmet-requirement",
+        ("acme-unmet-requirement",),
+        "acme-unmet-requirement 0.1.0 requires corral[sql]>=99, and corral 0.1.0 is installed",
+        "install releases that fit together, or disable it:"
+        " CORRAL_DISABLED_PLUGINS=acme-unmet-requirement",
+    ),
 ]
 
 
@@ -294,10 +307,37 @@ def test_refused(case: Case, catalogs: Any, tmp_path: Path) -> None:
         (case.code, *case.with_it)
     )
     named = {f"{name} 0.1.0" for name in case.installed if name != "acme-mail"} - {
-        "acme-broken-metadata 0.1.0"
+        "acme-broken-metadata 0.1.0",
+        "acme-shared 0.1.0",
     }
     if case.code not in {"application-declares", "bad-lock"}:
         assert named <= set(problem["providers"])
+
+
+def test_of_two_distributions_with_one_file_neither_is_imported(
+    catalogs: Any, installed: Path
+) -> None:
+    """The file is one's, and would register its queue under the other's name."""
+    result = catalogs.build("acme-shared", "corral-report-exports")
+    (problem,) = result["problems"]
+    assert problem["message"] == (
+        "acme-shared-one 0.1.0 and acme-shared-two 0.1.0 both install the file"
+        f" {installed / 'acme-shared' / 'acme_shared.py'}: the one that was installed last has"
+        " overwritten the other's"
+    )
+    assert problem["providers"] == ["acme-shared-one 0.1.0", "acme-shared-two 0.1.0"]
+    assert "acme_shared" not in result["modules"]
+    result = catalogs.build("acme-shared", role="producer", disabled=("acme-shared-one",))
+    assert result["queues"] == [["shared-two", "acme-shared-two 0.1.0 (wheel)", False]]
+
+
+def test_a_plugin_for_another_release_of_corral_is_not_imported(catalogs: Any) -> None:
+    for role in ("producer", "worker", "check"):
+        result = catalogs.build("acme-unmet-requirement", "corral-report-exports", role=role)
+        assert [problem["code"] for problem in result["problems"]] == ["unmet-requirement"]
+        assert "acme_unmet_requirement" not in result["modules"]
+    result = catalogs.build("acme-unmet-requirement", disabled=("acme-unmet-requirement",))
+    assert result["problems"] == []
 
 
 def test_each_processor_that_cannot_be_called_is_named_with_its_package(catalogs: Any) -> None:

@@ -123,6 +123,38 @@ async def test_a_committed_job_is_relayed_as_the_producer_would_have_written_it(
     await assert_no_leaks(raw)
 
 
+@pytest.mark.parametrize("delay", [timedelta(0), timedelta(days=1)])
+async def test_a_failed_job_runs_again_where_the_row_asks_for_it(
+    engine, jobs, relay_of, rows, raw, delay: timedelta
+) -> None:
+    await jobs.enqueue(letters, Letter(text="a"), job_id="mine", delay=delay)
+    written = await raw.hgetall("bull:letters:mine")
+    for key in ("wait", "delayed"):
+        await raw.unlink(f"bull:letters:{key}")
+    await raw.zadd("bull:letters:failed", {"mine": 1})
+    for options in ({}, {"if_failed": "retry"}):
+        async with engine.begin() as connection:
+            outbox_jobs = Outbox(jobs).within(connection)
+            await outbox_jobs.enqueue(
+                letters, Letter(text="b"), job_id="mine", delay=delay, **options
+            )
+            await outbox_jobs.enqueue(letters, Letter(text="c"), job_id=f"new-{len(options)}")
+        assert await relay_of().drain() == Relayed(jobs=2)
+        assert await rows() == []
+        assert await raw.zcard("bull:letters:failed") == 1 - len(options)
+    assert await raw.lrange("bull:letters:wait", 0, -1) == ["mine", "new-1", "new-0"]
+    assert (await raw.hgetall("bull:letters:mine"))["data"] == written["data"]
+    async with engine.begin() as connection:
+        await (
+            Outbox(jobs)
+            .within(connection)
+            .enqueue(letters, Letter(text="c"), job_id="from-a-row", if_failed="retry")
+        )
+    await relay_of().drain()
+    stored = await raw.hget("bull:letters:from-a-row", "opts")
+    assert "failed" not in stored.casefold(), "it is the row's, and not the job's"
+
+
 async def test_rolled_back_is_never_enqueued(engine, jobs, relay_of, rows, raw) -> None:
     async with engine.connect() as connection:
         await Outbox(jobs).within(connection).enqueue(letters, Letter(text="a"))

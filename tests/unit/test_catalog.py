@@ -249,7 +249,8 @@ def test_a_plugin_without_hooks_is_reported_as_without_effect(site: Any) -> None
 
 def test_a_process_may_build_twice_of_what_it_loaded_once(two: Any) -> None:
     two.install("acme", "letters = acme_missing")
-    two.install("zeta", "Z = faxes")
+    two.module("zeta", "@hookimpl\ndef corral_queues(): return []")
+    two.install("zeta", "Z = zeta")
     plugins = two.load()
     for _ in range(2):
         with pytest.raises(CatalogError) as refused:

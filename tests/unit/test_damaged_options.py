@@ -37,6 +37,7 @@ PLACES = (
         '{"backoff":%s}',
         '{"backoff":{"type":"fixed","delay":%s}}',
         '{"backoff":{"type":"fixed","jitter":%s}}',
+        '{"backoff":{"type":"exponential","delay":5,"maxDelay":%s}}',
     ),
     *('{"backoff":{"type":%s}}', '{"removeOnComplete":%s}', '{"removeOnFail":%s}'),
     *(
@@ -63,11 +64,14 @@ def test_any_value_anywhere_is_read_as_something(place: str) -> None:
             assert 0 <= options.backoff.jitter <= 1
 
 
-def test_numbers_that_are_none_count_as_zero_and_endless_waits_are_cut() -> None:
+def test_numbers_that_are_none_count_as_absent_and_endless_waits_are_cut() -> None:
     assert read('{"backoff":1e300}').backoff == Fixed(timedelta(milliseconds=1e14))
     assert read(
         '{"backoff":{"type":"exponential","delay":"5","jitter":NaN}}'
     ).backoff == Exponential(timedelta(milliseconds=5))
+    for damaged in ('"x"', "-1", "0", "NaN", "null", "[]"):
+        stored = '{"backoff":{"type":"exponential","delay":5,"maxDelay":' + damaged + "}}"
+        assert read(stored).backoff == Exponential(timedelta(milliseconds=5)), damaged
     assert read('{"removeOnComplete":1e400,"removeOnFail":7.9}').keep_completed == (0, "", 1000)
     assert read('{"removeOnFail":7.9}').keep_failed == (7, "", 1000)
 

@@ -12,12 +12,26 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from corral import Answer, Deps, HookRaised, hookimpl, hookspec, testing
+from corral import (
+    Answer,
+    Deps,
+    HookRaised,
+    Payload,
+    PluginCounter,
+    Queue,
+    hookimpl,
+    hookspec,
+    testing,
+)
 from corral.plugins import Plugins
 
 pytestmark = pytest.mark.asyncio
 
 SECONDS = 10
+
+
+class Note(Payload):
+    text: str = ""
 
 
 @hookspec
@@ -244,3 +258,88 @@ class TestEnter:
             deps = Deps(jobs, plugins, resources, {opener: "provided"})
             assert await deps.enter(opener) == "provided"
         assert pool.opened == 0
+
+
+class TestCounters:
+    @pytest_asyncio.fixture
+    async def deps(self) -> AsyncIterator[Deps]:
+        async with AsyncExitStack() as resources:
+            yield testing.deps(resources=resources)
+
+    def count_letters(self, deps: Deps, **changed: Any) -> PluginCounter:
+        arguments: dict[str, Any] = {"label": "about", "values": ("stamp", "address"), **changed}
+        name = arguments.pop("name", "acme_letters_refused_total")
+        return deps.counter(name, arguments.pop("text", "Refused letters."), **arguments)
+
+    async def test_a_counter_is_zero_from_the_start_and_grows(self, deps: Deps) -> None:
+        refused = self.count_letters(deps)
+        assert refused.counts == {"stamp": 0, "address": 0}
+        refused.add("stamp")
+        refused.add("stamp", 2)
+        assert refused.counts == {"stamp": 3, "address": 0}
+        assert deps.counters == {"acme_letters_refused_total": refused}
+
+    async def test_the_same_arguments_give_the_same_counter(self, deps: Deps) -> None:
+        assert self.count_letters(deps) is self.count_letters(deps, values=["address", "stamp"])
+
+    @pytest.mark.parametrize(
+        "changed", [{"text": "Others."}, {"label": "reason"}, {"values": ("stamp",)}]
+    )
+    async def test_other_arguments_for_its_name_are_refused(
+        self, deps: Deps, changed: dict[str, Any]
+    ) -> None:
+        refused = self.count_letters(deps)
+        with pytest.raises(ValueError, match="exists with another text, label or values"):
+            self.count_letters(deps, **changed)
+        assert deps.counters == {refused.name: refused}
+
+    @pytest.mark.parametrize(
+        ("changed", "complaint"),
+        [
+            ({"name": "acme_letters_refused"}, "is not named like acme_letters_refused_total"),
+            ({"name": "Acme-letters_total"}, "is not named like"),
+            ({"name": "_total"}, "is not named like"),
+            ({"label": "what for"}, "is not made of a-z 0-9 _"),
+            ({"label": "__name__"}, "is not made of a-z 0-9 _"),
+            ({"values": ()}, "has no values of its label 'about'"),
+        ],
+    )
+    async def test_what_cannot_be_a_metric_is_refused(
+        self, deps: Deps, changed: dict[str, Any], complaint: str
+    ) -> None:
+        with pytest.raises(ValueError, match=complaint):
+            self.count_letters(deps, **changed)
+        assert deps.counters == {}
+
+    async def test_a_value_that_was_not_named_is_no_series(self, deps: Deps) -> None:
+        refused = self.count_letters(deps)
+        with pytest.raises(ValueError, match=r"'ada@example\.org' is no value of 'about'"):
+            refused.add("ada@example.org")
+        with pytest.raises(ValueError, match="does not count -1"):
+            refused.add("stamp", -1)
+        assert refused.counts == {"stamp": 0, "address": 0}
+
+    async def test_threads_lose_no_count(self, deps: Deps) -> None:
+        refused = self.count_letters(deps)
+
+        def count() -> None:
+            for _ in range(2_000):
+                refused.add("stamp")
+
+        await asyncio.gather(*(asyncio.to_thread(count) for _ in range(8)))
+        assert refused.counts["stamp"] == 16_000
+
+
+async def test_a_queue_has_one_trouble_until_it_is_cleared() -> None:
+    letters, parcels = Queue("letters", Note), Queue("parcels", Note)
+    deps = testing.deps()
+    deps.report_trouble(letters, "the post office is closed")
+    deps.report_trouble(letters, "the post office is on fire")
+    deps.report_trouble(parcels, "no van")
+    assert deps.troubles == {
+        ("letters", "reported"): "the post office is on fire",
+        ("parcels", "reported"): "no van",
+    }
+    deps.clear_trouble(letters)
+    deps.clear_trouble(letters)
+    assert deps.troubles == {("parcels", "reported"): "no van"}

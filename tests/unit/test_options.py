@@ -67,6 +67,15 @@ class TestMerged:
                 {"backoff": Exponential(timedelta.max)},
                 "the backoff's delay .* is longer than 3,000 years",
             ),
+            (
+                {"backoff": Exponential(SECOND, max=timedelta(milliseconds=999))},
+                "the backoff's max 0:00:00.999000 is shorter than its delay 0:00:01",
+            ),
+            ({"backoff": Exponential(SECOND, max=60)}, "the backoff's max 60 is no timedelta"),
+            (
+                {"backoff": Exponential(SECOND, max=timedelta.max)},
+                "the backoff's max .* is longer than 3,000 years",
+            ),
             ({"backoff": Fixed(SECOND, jitter="x")}, "jitter 'x' is no int or float"),
             ({"backoff": Fixed(SECOND, jitter=True)}, "jitter True is no int or float"),
             ({"backoff": Fixed(SECOND, jitter=float("nan"))}, "jitter nan is not between 0 and 1"),
@@ -165,6 +174,41 @@ class TestJobIds:
         assert refused.value.hint
 
 
+class TestHorizon:
+    """`JobOptions.retrying_for`: so many attempts that their shortest waits last long enough."""
+
+    @pytest.mark.parametrize(
+        ("backoff", "horizon", "attempts"),
+        [
+            (Fixed(SECOND), timedelta(0), 1),
+            (Fixed(SECOND), timedelta(seconds=10), 11),
+            (Fixed(SECOND), timedelta(seconds=10.5), 12),
+            (Fixed(SECOND, jitter=0.5), timedelta(seconds=10), 21),
+            (Exponential(SECOND), timedelta(seconds=7), 4),
+            (Exponential(SECOND), timedelta(seconds=8), 5),
+            (Exponential(SECOND, max=SECOND * 2), timedelta(seconds=7), 5),
+            (Exponential(SECOND, jitter=0.5, max=SECOND * 2), timedelta(seconds=7), 9),
+        ],
+    )
+    def test_the_shortest_waits_are_counted(
+        self, backoff: Exponential | Fixed, horizon: timedelta, attempts: int
+    ) -> None:
+        options = JobOptions(priority=5, backoff=backoff).retrying_for(horizon)
+        assert options == JobOptions(priority=5, backoff=backoff, attempts=attempts)
+        waits = [backoff_delay_ms(backoff, failed, lambda: 0.0) for failed in range(1, attempts)]
+        assert sum(waits) >= horizon / timedelta(milliseconds=1)
+
+    @pytest.mark.parametrize(
+        "backoff",
+        [Fixed(timedelta(0)), Exponential(jitter=1.0), Fixed(timedelta(milliseconds=1))],
+    )
+    def test_a_backoff_that_takes_too_many_attempts_is_refused(
+        self, backoff: Exponential | Fixed
+    ) -> None:
+        with pytest.raises(ValueError, match=r"takes more than 10,000 attempts to retry for 1 day"):
+            JobOptions(backoff=backoff).retrying_for(timedelta(days=1))
+
+
 class TestBackoff:
     """The formulas of wire § 6.8."""
 
@@ -174,6 +218,23 @@ class TestBackoff:
             for failed in (1, 2, 3, 4)
         ]
         assert waits == [100, 200, 400, 800]
+
+    def test_exponential_stays_at_its_longest_wait(self) -> None:
+        policy = Exponential(SECOND, max=timedelta(seconds=5))
+        assert [backoff_delay_ms(policy, failed) for failed in (1, 2, 3, 4, 10**12)] == [
+            1000,
+            2000,
+            4000,
+            5000,
+            5000,
+        ]
+
+    def test_jitter_shortens_the_longest_wait(self) -> None:
+        policy = Exponential(SECOND, jitter=0.5, max=timedelta(seconds=5))
+        assert [backoff_delay_ms(policy, 9, lambda share=share: share) for share in (0, 0.5)] == [
+            2500,
+            3750,
+        ]
 
     def test_fixed_stays(self) -> None:
         assert [backoff_delay_ms(Fixed(SECOND), failed) for failed in (1, 2, 9)] == [1000] * 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -69,6 +70,24 @@ def test_the_first_tick_is_later_than_the_moment_itself() -> None:
 def test_what_cannot_be_read_is_refused_by_name(expression: str) -> None:
     with pytest.raises(ValueError, match=r"^'"):
         cron_ticks(expression, "UTC", 0, 1)
+
+
+def test_without_the_system_s_zones_those_of_tzdata_are_used() -> None:
+    """`tzdata` is a dependency: a slim image has no zones of its own."""
+    program = (
+        "from corral.schedule import cron_ticks\n"
+        "import zoneinfo; assert zoneinfo.TZPATH == ()\n"
+        "print(cron_ticks('30 2 * * *', 'Europe/Berlin', 0, 1))"
+    )
+    output = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONTZPATH": ""},
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    ).stdout
+    assert output == "[5400000]\n", "half past one in UTC"
 
 
 def test_utc_needs_no_time_zone_database_and_a_machine_without_one_says_so() -> None:

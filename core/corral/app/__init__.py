@@ -11,12 +11,19 @@ from corral.on_demand import on_demand
 if TYPE_CHECKING:
     from corral.app.installed import (
         Installed,
+        check_installed,
         log_lock,
         read_installed,
         read_plugins,
         read_settings,
     )
-    from corral.app.operating import count_jobs, enqueue_once, open_inspector, operate
+    from corral.app.operating import (
+        count_jobs,
+        enqueue_once,
+        find_orphans,
+        open_inspector,
+        operate,
+    )
     from corral.app.parent_process import run_processes
     from corral.app.producing import connect, connect_blocking
     from corral.app.scheduling import (
@@ -30,11 +37,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Installed",
+    "check_installed",
     "connect",
     "connect_blocking",
     "count_jobs",
     "create_database",
     "enqueue_once",
+    "find_orphans",
     "list_schedules",
     "log_lock",
     "open_inspector",
@@ -56,8 +65,9 @@ if not TYPE_CHECKING:  # a checker that saw this would accept any name
         __name__,
         {
             "sql_database": "create_database relay_outbox",
-            "installed": "Installed log_lock read_installed read_plugins read_settings",
-            "operating": "count_jobs enqueue_once open_inspector operate",
+            "installed": "Installed check_installed log_lock read_installed read_plugins "
+            "read_settings",
+            "operating": "count_jobs enqueue_once find_orphans open_inspector operate",
             "parent_process": "run_processes",
             "producing": "connect connect_blocking",
             "scheduling": "list_schedules prune_schedules remove_schedule restore_schedule",

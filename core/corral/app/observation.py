@@ -61,6 +61,7 @@ async def observe_worker(
                 repaired=worker.repaired,
                 lag_seconds=lambda: lag.worst_seconds,
                 plugins=installed.plugins,
+                counters=worker.counters,
             )
             probes = WorkerProbes(worker, lag, link.url)
             ending.enter_context(_serving(probes, address, installed, link.url, metrics))
@@ -134,7 +135,12 @@ def _serving(
     from corral.observe.metrics import CONTENT_TYPE, StoreMetrics, render  # noqa: PLC0415  # an extra
 
     with ExitStack() as ending:
-        store = StoreMetrics(installed.catalog.entries, url=url, prefix=installed.settings.prefix)
+        store = StoreMetrics(
+            installed.catalog.entries,
+            url=url,
+            prefix=installed.settings.prefix,
+            declared=installed.catalog.disabled,
+        )
         ending.callback(store.close)
         answers = {
             "/metrics": lambda: HttpAnswer(200, CONTENT_TYPE, render(store, *collectors)),

@@ -6,31 +6,39 @@ import asyncio
 import logging
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from contextlib import ExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from corral.app.installed import Installed, read_installed
 from corral.app.producing import open_scheduler
-from corral.embedded.server import open_store
+from corral.embedded.server import attach, open_store
+from corral.errors import ConfigurationError, StoreUnavailable
 from corral.inspector.audit import Audit, process_identity
 from corral.inspector.damage import report_damage
 from corral.jobs import Enqueued, EnqueueOptions
+from corral.loggers import Logger
 from corral.settings import Settings
 from corral.store.connection import Link
 
 if TYPE_CHECKING:
-    from corral.inspector import JobInspector, QueueSizes
+    from corral.inspector import JobInspector, OrphanedQueues, QueueSizes
 
 __all__ = [
     "configure_command_logs",
     "count_jobs",
     "enqueue_once",
+    "find_orphans",
     "inspector",
     "open_inspector",
     "operate",
 ]
 
 T = TypeVar("T")
+
+log = Logger("corral")
+
+LOOK_SECONDS: Final = 5.0
+"""How long `corral check` looks for orphaned queues: some ten million keys of a store nearby."""
 
 
 @asynccontextmanager
@@ -67,8 +75,8 @@ def operate(work: Callable[[JobInspector], Coroutine[Any, Any, T]], *queues: str
 
     Args:
         work: What to do.
-        queues: The queues it is about. A name that is not declared is refused before the store is
-            contacted.
+        queues: The queues it is about: declared ones, and others that the store has. A log line
+            says of those that they are not installed.
 
     Returns:
         What `work` returns.
@@ -78,13 +86,29 @@ def operate(work: Callable[[JobInspector], Coroutine[Any, Any, T]], *queues: str
     """
     installed = read_installed()
     configure_command_logs(installed.settings)
-    for name in queues:
-        installed.catalog.get(name)
-    with open_store(installed.settings) as url:
+    undeclared = [name for name in queues if name not in installed.catalog.entries]
+    for name in undeclared:
+        if name in installed.catalog.disabled:
+            installed.catalog.get(name)  # raises, and names the setting
+    with ExitStack() as opened:
+        try:
+            url = opened.enter_context(open_store(installed.settings))
+        except ConfigurationError:
+            for name in undeclared:  # without a store there are no other queues
+                installed.catalog.get(name)
+            raise
 
         async def run() -> T:
             async with inspector(installed, url, process_identity("cli")) as made:
-                return await work(made)
+                if not undeclared:
+                    return await work(made)
+                including = await made.including_undeclared(*undeclared)
+                for name in undeclared:
+                    log.warning(
+                        "queue is not installed: it is in the store, and no plugin declares it",
+                        queue=name,
+                    )
+                return await work(including)
 
         return asyncio.run(run())
 
@@ -159,12 +183,51 @@ class _FirstLineHandler(logging.Handler):
         _configure_logs(self._settings).handle(record)
 
 
-def count_jobs() -> dict[str, QueueSizes]:
+def count_jobs() -> tuple[dict[str, QueueSizes], OrphanedQueues]:
     """Count the jobs in each state and in quarantine, by queue, and what holds each queue back.
 
     For a queue with damaged keys, only what its other keys show is counted.
 
+    Returns:
+        The queues of the catalog, and those in the store that nobody declares.
+
     Raises:
         CorralError: The catalog was refused, or there is no store.
     """
-    return operate(lambda inspector: inspector.all_sizes())
+
+    async def read(inspector: JobInspector) -> tuple[dict[str, QueueSizes], OrphanedQueues]:
+        return await inspector.all_sizes(), await inspector.find_orphaned()
+
+    return operate(read)
+
+
+def find_orphans(installed: Installed) -> OrphanedQueues | None:
+    """Look for queues in the store that nobody declares; start no store for that.
+
+    Args:
+        installed: What the process starts from.
+
+    Returns:
+        None if no store is configured, and no embedded one is running.
+
+    Raises:
+        ConfigurationError: The data directory of an embedded store cannot be used.
+        StoreUnavailable: The store is away, or did not answer in time.
+    """
+    settings = installed.settings
+    configured = settings.redis_url is not None
+    with open_store(settings) if configured else attach(settings.data_dir) as url:
+        if url is None:
+            return None
+        store = url
+
+        async def look() -> OrphanedQueues:
+            async with asyncio.timeout(LOOK_SECONDS), inspector(installed, store) as made:
+                return await made.find_orphaned()
+
+        try:
+            return asyncio.run(look())
+        except TimeoutError as error:
+            raise StoreUnavailable(
+                f"the store did not list its keys within {LOOK_SECONDS:g} s"
+            ) from error

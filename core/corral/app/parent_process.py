@@ -21,7 +21,7 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from corral.app.child_process import HURRY, STOP, keep_record
-from corral.app.installed import Installed, log_lock, read_installed
+from corral.app.installed import Installed, log_lock, log_plugin_warnings, read_installed
 from corral.app.observation import observe_parent
 from corral.app.restart_policy import ORDERLY_EXIT_CODES, RestartPolicy, describe_exit, exit_code
 from corral.app.service import run_service
@@ -101,6 +101,7 @@ def run_processes(
         shutdown_timeout_seconds = settings.worker.shutdown_timeout_seconds
     options += ["--shutdown-timeout", f"{shutdown_timeout_seconds:g}"]
     options += [f"{name}={number}" if number else name for name, number in served.items()]
+    log_plugin_warnings(installed.plugins)
     log_lock(installed)
     with open_store(settings) as url:
         timeout = shutdown_timeout_seconds

@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 from corral.app.child_process import start_heartbeats, stop_with_parent
-from corral.app.installed import Installed, log_lock, read_installed
+from corral.app.installed import Installed, log_lock, log_plugin_warnings, read_installed
 from corral.app.observation import observe_worker
 from corral.app.operating import inspector
 from corral.app.producing import announce_process, open_scheduler, watch_for_workers
@@ -76,10 +76,10 @@ def run_worker(
     installed = read_installed("worker", served or None)
     settings = installed.settings
     configure_logs(settings)
-    for warning in installed.plugins.warnings:
-        log.warning(warning)
-    if child is None and not development:  # the parent has logged it
-        log_lock(installed)
+    if child is None:  # else the parent has logged it
+        log_plugin_warnings(installed.plugins)
+        if not development:
+            log_lock(installed)
     if not installed.catalog.served:
         raise ConfigurationError(
             "no queues are installed: there is nothing to work off",

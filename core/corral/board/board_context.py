@@ -21,7 +21,8 @@ from corral.embedded.server import open_store
 from corral.errors import Problem
 from corral.fleet.minutes import Minute, read_minutes
 from corral.fleet.processes import store_time_ms
-from corral.inspector import JobInspector
+from corral.inspector import JobInspector, OrphanedQueues, OrphanSearch
+from corral.inspector.orphans import declared_names
 from corral.jobs import JobScheduler
 from corral.observe.metrics import render_metrics
 from corral.queue import Queue
@@ -31,6 +32,8 @@ __all__ = ["BoardContext", "BoardContexts", "Handler", "OpenPages"]
 
 CHART_MINUTES = 60
 """How many minutes the charts of a queue's page show."""
+ORPHAN_SECONDS = 10.0
+"""How old the counts of queues that nobody declares may be: a page of them may cost 100 calls."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,6 +49,7 @@ class BoardContext:
         cache: Answers of the store that several open pages share for a moment.
         open_pages: The event streams of pages that are open in browsers.
         link: A connection to the store of the board's own.
+        orphan_search: Finds the queues in the store that nobody declares, in small steps.
         ahead_seconds: The store's clock in Unix seconds, minus this process's monotonic clock.
     """
 
@@ -57,6 +61,7 @@ class BoardContext:
     cache: ReadCache
     open_pages: OpenPages
     link: Link
+    orphan_search: OrphanSearch
     ahead_seconds: float
 
     @property
@@ -78,9 +83,17 @@ class BoardContext:
         """How long a queue's jobs waited and ran, per minute of the last hour; one round trip."""
         return await read_minutes(self.link, self.prefix, queue, CHART_MINUTES)
 
+    async def read_orphans(self) -> OrphanedQueues:
+        """The queues in the store that nobody declares, and their jobs, at most 10 s old."""
+        return await self.cache.get(
+            "orphans", lambda: self.orphan_search.read(self.link), seconds=ORPHAN_SECONDS
+        )
+
     async def render_metrics(self) -> bytes:
         """The store's figures in Prometheus's text format; one round trip per queue."""
-        return await render_metrics(self.link, self.prefix, self.inspector.queues)
+        return await render_metrics(
+            self.link, self.prefix, self.inspector.queues, search=self.orphan_search
+        )
 
     def queue(self, name: str) -> Queue[Any]:
         """The queue of that name in the catalog.
@@ -204,6 +217,9 @@ class BoardContexts:
             cache=ReadCache(),
             open_pages=self._open_pages,
             link=link,
+            orphan_search=OrphanSearch(
+                installed.settings.prefix, declared_names(installed.catalog)
+            ),
             ahead_seconds=ahead_seconds,
         )
 

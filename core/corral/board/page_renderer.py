@@ -31,6 +31,7 @@ NOTICES: Final[Mapping[str, str]] = {
     "added": "Added job {id}.",
     "known": "Job {id} exists already; nothing was added.",
     "edited": "Replaced the payload of job {id}.",
+    "unchanged": "Nothing was changed: job {id} keeps its payload.",
     "paused": "Paused: no job of this queue starts; jobs that run go on.",
     "resumed": "Resumed.",
     "limited": "The limits are set.",

@@ -20,7 +20,14 @@ from corral.board.messages import (
 )
 from corral.board.page_renderer import PageRenderer
 from corral.errors import CorralError, JobRefused, StoreUnavailable, UnknownQueue
-from corral.inspector import CurrentIteration, DamagedKey, JobLocked, JobNotFound, WrongState
+from corral.inspector import (
+    CurrentIteration,
+    DamagedKey,
+    JobLocked,
+    JobNotFound,
+    PayloadChanged,
+    WrongState,
+)
 
 __all__ = ["EVENTS", "plain_response", "raw_response", "refusal_page", "render_response"]
 
@@ -31,6 +38,7 @@ _STATUS: Final[Mapping[type[CorralError], int]] = {
     JobNotFound: 404,
     WrongState: 409,
     JobLocked: 409,
+    PayloadChanged: 409,
     CurrentIteration: 409,
     JobRefused: 422,
     StoreUnavailable: 503,

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator, MutableMapping
 from contextlib import suppress
 from importlib import import_module
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -96,6 +97,16 @@ def _relax_garbage_collector() -> None:
     atexit.register(gc.freeze)
 
 
+def _escape_unprintable() -> None:
+    r"""Print what the terminal's encoding does not have as an escape, such as `\u2026`.
+
+    Payloads, results and our own help have characters that Latin-1, cp1252 or ASCII lack.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper) and stream.errors in {"strict", "surrogateescape"}:
+            stream.reconfigure(errors="backslashreplace")
+
+
 def main() -> None:
     """Run the program `corral`.
 
@@ -103,6 +114,7 @@ def main() -> None:
     the store. Any other exception is a bug and shows its traceback.
     """
     _relax_garbage_collector()
+    _escape_unprintable()
     # The working directory may have been deleted, like an old release of a running worker.
     with suppress(FileNotFoundError):
         # CORRAL_APP is imported from the working directory, which a console script leaves out.

@@ -6,16 +6,18 @@ import json
 import textwrap
 import traceback
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
 from corral.cli.results import command, is_on_terminal, print_result
 from corral.cli.terminal import printable
 from corral.cli.text_table import show_table
-from corral.errors import CatalogError, Problem
+from corral.errors import CatalogError, CorralError, Problem
 
 if TYPE_CHECKING:
+    from corral.app import Installed
+    from corral.inspector import QueueSizes
     from corral.plugins import Plugins
     from corral.plugins.entry_points import PluginEntryPoint
 
@@ -32,20 +34,27 @@ __all__ = ["check", "lock", "plugins"]
 def check(producer: bool, as_json: bool) -> None:
     """Check the installed plugins as a worker does at its start, and list the queues.
 
-    The exit code is 3 if the plugins do not make a catalog.
+    The exit code is 3 if the plugins do not make a catalog. Warnings do not change it: of a plugin
+    that is slow to import, of a module that is not the installed one, or of a queue in the store
+    that no plugin declares. No store is needed, and none is started.
 
     \b
     corral check
     corral check --producer --json
     """
-    from corral.app import read_installed
+    from corral.app import check_installed
     from corral.catalog.lock import LOCK_FILE
 
-    try:
-        installed = read_installed("producer" if producer else "check")
-    except CatalogError as error:
-        _show_problems(error, as_json)
+    checked = check_installed("producer" if producer else "check")
+    if not as_json:
+        for warning in checked.warnings:
+            click.echo(f"warning: {printable(warning)}", err=True)
+    if checked.installed is None:
+        error = cast("CatalogError", checked.refusal)
+        _show_problems(error, checked.warnings, as_json)
         raise click.exceptions.Exit(error.exit_code) from error
+    installed = checked.installed
+    orphans, problem = _look_for_orphans(installed)
     entries = list(installed.catalog)
     if as_json:
         queues = [
@@ -57,10 +66,24 @@ def check(producer: bool, as_json: bool) -> None:
             }
             for entry in entries
         ]
-        print_result(json.dumps({"ok": True, "queues": queues, "problems": []}))
+        plain = {
+            "ok": True,
+            "queues": queues,
+            "problems": [],
+            "warnings": [*checked.warnings],
+            "not_installed": None if problem else [*orphans],
+        }
+        print_result(json.dumps(plain))
         return
-    for warning in (*installed.plugins.warnings, *installed.catalog.warnings):
-        click.echo(f"warning: {warning}", err=True)
+    for name, sizes in orphans.items():
+        counts = ", ".join(f"{count:,} {state}" for state, count in sizes.counts.items() if count)
+        click.echo(
+            f"warning: queue {printable(repr(name))} is in the store and not installed:"
+            f" {counts or 'its jobs cannot be counted'}",
+            err=True,
+        )
+    if problem:
+        click.echo(f"note: {problem}", err=True)
     if entries:
         rows = [
             (
@@ -82,7 +105,18 @@ def check(producer: bool, as_json: bool) -> None:
     )
 
 
-def _show_problems(error: CatalogError, as_json: bool) -> None:
+def _look_for_orphans(installed: Installed) -> tuple[Mapping[str, QueueSizes], str]:
+    """The queues with jobs that nobody declares, and why they could not be looked for."""
+    from corral.app import find_orphans
+
+    try:
+        found = find_orphans(installed)
+    except CorralError as error:
+        return {}, f"the store was not searched for queues that nobody declares: {error}"
+    return ({}, "") if found is None else (found.with_jobs, found.problem)
+
+
+def _show_problems(error: CatalogError, warnings: Sequence[str], as_json: bool) -> None:
     if error.__cause__ is not None and not as_json:
         traceback.print_exception(error.__cause__)
     if not as_json:
@@ -97,7 +131,8 @@ def _show_problems(error: CatalogError, as_json: bool) -> None:
         }
         for each in error.problems
     ]
-    print_result(json.dumps({"ok": False, "queues": [], "problems": problems}))
+    plain = {"ok": False, "queues": [], "problems": problems, "warnings": [*warnings]}
+    print_result(json.dumps({**plain, "not_installed": None}))
 
 
 @command()

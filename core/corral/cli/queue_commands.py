@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,6 +49,11 @@ __all__ = ["enqueue", "queues"]
     metavar="ID",
     help="The job's id; an id that exists does not add a second job.",
 )
+@click.option(
+    "--retry-failed",
+    is_flag=True,
+    help="If the job with this id has failed, run it again as it is.",
+)
 def enqueue(
     queue: str,
     payload: str,
@@ -56,6 +61,7 @@ def enqueue(
     attempts: int | None,
     priority: int | None,
     job_id: str | None,
+    retry_failed: bool,
 ) -> None:
     """Add one job and print its id.
 
@@ -68,6 +74,7 @@ def enqueue(
     echo '{…}' | corral enqueue emails -
     """
     from corral.app import enqueue_once
+    from corral.job_state import JobState
 
     options: EnqueueOptions = {}
     if delay is not None:
@@ -78,9 +85,13 @@ def enqueue(
         options["priority"] = priority
     if job_id is not None:
         options["job_id"] = job_id
+    if retry_failed:
+        options["if_failed"] = "retry"
     enqueued = enqueue_once(queue, _read_payload(payload), options)
     print_result(enqueued.id)
-    if not enqueued.created:
+    if retry_failed and enqueued.state == JobState.FAILED:
+        click.echo(f"job {enqueued.id} had failed; it runs again with its own payload", err=True)
+    elif not enqueued.created:
         state = f" and is {enqueued.state}" if enqueued.state else ""
         click.echo(f"job {enqueued.id} exists already{state}; nothing was added", err=True)
 
@@ -90,8 +101,9 @@ def enqueue(
 def queues(as_json: bool) -> None:
     """Count the jobs of each queue by state.
 
-    It also shows which queues are paused, which have jobs in quarantine, and how many of the
-    delayed jobs are retrying: they have failed attempts, and wait for another one.
+    It also shows which queues are paused, which have jobs in quarantine, how many of the delayed
+    jobs are retrying (they have failed attempts, and wait for another one), and which queues are in
+    the store and not installed: no plugin declares them.
 
     \b
     corral queues
@@ -99,31 +111,40 @@ def queues(as_json: bool) -> None:
     """
     from corral.app import count_jobs
 
-    found = count_jobs()
+    declared, orphans = count_jobs()
+    found = {**declared, **orphans.sizes}
     if as_json:
-        print_result(json.dumps([_plain_queue(name, each) for name, each in found.items()]))
+        rows = [
+            _plain_queue(name, each, installed=name in declared) for name, each in found.items()
+        ]
+        print_result(json.dumps(rows))
     elif found:
-        _show_queues(found)
-    else:
+        _show_queues(found, declared)
+    if not declared and not as_json:
         click.echo("no queues are installed", err=True)
-    damaged = [wrong for each in found.values() for wrong in each.damaged]
+    if orphans.problem:
+        click.echo(f"note: {orphans.problem}", err=True)
+    elif orphans.is_partial:
+        click.echo("note: more queues of the store are not installed", err=True)
+    damaged = [wrong for each in declared.values() for wrong in each.damaged]
     if damaged:
         show_damage(damaged)
         raise click.exceptions.Exit(1)
 
 
-def _plain_queue(name: str, found: QueueSizes) -> dict[str, Any]:
+def _plain_queue(name: str, found: QueueSizes, *, installed: bool) -> dict[str, Any]:
     others: dict[str, Any] = {
         "retrying": found.retrying.count,
         "retrying_is_bound": found.retrying.is_bound,
         "paused": found.limits.paused,
         "quarantined": found.quarantined,
         "damaged": [*found.damaged],
+        "installed": installed,
     }
     return {"queue": name, **{str(state): count for state, count in found.counts.items()}, **others}
 
 
-def _show_queues(found: Mapping[str, QueueSizes]) -> None:
+def _show_queues(found: Mapping[str, QueueSizes], declared: Collection[str]) -> None:
     columns: dict[str, list[object]] = {"QUEUE": list(found)}
     for state in next(iter(found.values())).counts:
         columns[state.upper()] = [_count(each.counts[state]) for each in found.values()]
@@ -132,6 +153,8 @@ def _show_queues(found: Mapping[str, QueueSizes]) -> None:
     if any(each.quarantined != 0 for each in found.values()):
         columns["QUARANTINE"] = [_count(each.quarantined) for each in found.values()]
     columns["PAUSED"] = ["paused" if each.limits.paused else "" for each in found.values()]
+    if len(declared) < len(found):
+        columns["CATALOG"] = ["" if name in declared else "not installed" for name in found]
     if is_on_terminal():  # columns without values are left out, to fit into 80 cells
         rare = {"PRIORITIZED", "WAITING-CHILDREN", "PAUSED"}
         columns = {

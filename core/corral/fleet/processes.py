@@ -14,7 +14,7 @@ import os
 import re
 import secrets
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -35,6 +35,7 @@ __all__ = [
     "ProcessRecords",
     "eviction_policy",
     "host_of",
+    "live_catalogs",
     "process_name",
     "read_hash",
     "store_time_ms",
@@ -331,6 +332,22 @@ async def eviction_policy(link: Link) -> str:
     info = await link.call("INFO", "memory")
     found = re.search(rb"maxmemory_policy:([\w-]+)", info)
     return found[1].decode() if found else ""
+
+
+def live_catalogs(records: Mapping[bytes, bytes], now_ms: int) -> Iterator[bytes]:
+    """The catalogs of running processes.
+
+    Args:
+        records: The hash of all records, see `process_key`.
+        now_ms: Unix milliseconds, by the store's clock.
+
+    Yields:
+        A process's catalog as it has written it.
+    """
+    for value in records.values():
+        record = _decode(value, now_ms)
+        if record is not None and record.seconds * 1000 <= GONE_MS and record.catalog:
+            yield record.catalog
 
 
 def _encode(record: ProcessRecord, now_ms: int) -> str:

@@ -16,12 +16,14 @@ if TYPE_CHECKING:
     from corral.inspector.inspector import CLEANABLE, JobInspector, drained_states
     from corral.inspector.job_reader import JobPage
     from corral.inspector.limits import Limits
+    from corral.inspector.orphans import OrphanedQueues, OrphanSearch
     from corral.inspector.quarantine import QuarantinedJob, QuarantinePage, ReturnedJob
     from corral.inspector.refusals import (
         CurrentIteration,
         DamagedKey,
         JobLocked,
         JobNotFound,
+        PayloadChanged,
         WrongState,
     )
     from corral.inspector.search import SearchResult
@@ -46,6 +48,9 @@ __all__ = [
     "JobNotFound",
     "JobPage",
     "Limits",
+    "OrphanSearch",
+    "OrphanedQueues",
+    "PayloadChanged",
     "QuarantinePage",
     "QuarantinedJob",
     "QueueSizes",
@@ -70,8 +75,11 @@ if not TYPE_CHECKING:  # type checkers would accept any name of a package with `
             "inspector": "CLEANABLE JobInspector drained_states",
             "job_reader": "JobPage",
             "limits": "Limits",
+            "orphans": "OrphanSearch OrphanedQueues",
             "quarantine": "QuarantinedJob QuarantinePage ReturnedJob",
-            "refusals": "CurrentIteration DamagedKey JobLocked JobNotFound WrongState",
+            "refusals": (
+                "CurrentIteration DamagedKey JobLocked JobNotFound PayloadChanged WrongState"
+            ),
             "search": "SearchResult",
             "sizes": "QueueSizes Retrying",
             "stored_job": "StoredJob",

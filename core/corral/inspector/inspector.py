@@ -6,7 +6,7 @@ of a queue that the catalog does not declare.
 
 from __future__ import annotations
 
-import json
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final
@@ -25,6 +25,7 @@ from corral.inspector.bulk import (
     sweep,
 )
 from corral.inspector.job_reader import JobReader
+from corral.inspector.payload_edit import edit_payload, is_same_json
 from corral.inspector.quarantine import ReturnedJob, discard, discard_all, return_all, return_jobs
 from corral.inspector.queue_access import AuditedOperation, QueueAccess
 from corral.inspector.refusals import (
@@ -32,10 +33,11 @@ from corral.inspector.refusals import (
     DamagedKey,
     JobLocked,
     JobNotFound,
+    PayloadChanged,
     WrongState,
 )
 from corral.inspector.sizes import decode_damaged_keys
-from corral.inspector.stored_job import StoredJob
+from corral.inspector.stored_job import StoredJob, decode_shown, payload_text
 from corral.job_state import JobState
 from corral.options import milliseconds
 from corral.queue import Queue
@@ -69,9 +71,10 @@ class JobInspector(JobReader):
     """Reads and changes the jobs of a catalog's queues.
 
     A queue is given as an object or by its name; a queue that the catalog does not declare is
-    refused with `UnknownQueue`. Every method raises `StoreUnavailable` if the store is away, and
-    may then be called again. It raises `DamagedKey` if a key that it needs has the wrong type, and
-    has then changed nothing. Operations on many jobs skip damaged jobs, and log them.
+    refused with `UnknownQueue`; see `including_undeclared`. Every method raises `StoreUnavailable`
+    if the store is away, and may then be called again. It raises `DamagedKey` if a key that it
+    needs has the wrong type, and has then changed nothing. Operations on many jobs skip damaged
+    jobs, and log them.
 
     Args:
         catalog: The queues.
@@ -100,12 +103,33 @@ class JobInspector(JobReader):
 
     def acting_as(self, who: str) -> JobInspector:
         """An inspector on the same connection, whose changes are recorded under that name."""
+        return self._copy(who, self._access.undeclared)
+
+    def _copy(self, who: str, undeclared: frozenset[str]) -> JobInspector:
         access = self._access
-        acting = JobInspector(
+        made = JobInspector(
             access.catalog, access.link, prefix=access.prefix, clock=access.clock, who=who
         )
-        acting._access.refused = access.refused
-        return acting
+        made._access.refused, made._access.undeclared = access.refused, undeclared
+        return made
+
+    async def including_undeclared(self, *queues: str) -> JobInspector:
+        """An inspector on the same connection that also takes queues which nobody declares.
+
+        Its methods take their names, too, except `edit`, which needs the model of the payload.
+
+        Args:
+            queues: Names of queues in the store, such as `find_orphaned` returns.
+
+        Raises:
+            UnknownQueue: Neither the catalog nor the store has such a queue.
+            StoreUnavailable: The store is away.
+        """
+        access = self._access
+        for queue in queues:
+            await access.ensure_in_store(queue)
+        undeclared = frozenset(queues).difference(access.catalog.entries)
+        return self._copy(access.who, access.undeclared | undeclared)
 
     async def remove(self, queue: Queue[Any] | str, job_id: str) -> None:
         """Remove a job with all of its keys, and its children (wire § 6.17).
@@ -156,40 +180,61 @@ class JobInspector(JobReader):
         )
         self._raise_refusal(code, queue, job_id, "delayed")
 
-    async def edit(self, queue: Queue[Any] | str, job_id: str, payload: Mapping[str, Any]) -> None:
+    async def edit(
+        self,
+        queue: Queue[Any] | str,
+        job_id: str,
+        payload: Mapping[str, Any],
+        *,
+        before: Any = None,
+    ) -> bool:
         """Replace the payload of a waiting, prioritized, delayed or failed job.
 
-        The audit records the names of the changed fields, and no values.
+        Only what differs from the stored payload is written: all other bytes of it stay as they
+        are, so that an edit of one field never changes another. The audit records the names of the
+        changed fields, and no values.
 
         Args:
             queue: The queue.
             job_id: The job.
-            payload: The new payload, with the fields' JSON names. Stored fields that the queue's
-                model does not have, because another release wrote them, are kept.
+            payload: The new payload: all of its fields as JSON values, with their JSON names.
+                Stored fields that the queue's model does not have, because another release wrote
+                them, are kept.
+            before: The payload that the new one was made from, as `StoredJob.data`. The edit is
+                refused if another payload is stored by now. None: whatever is stored is replaced.
+
+        Returns:
+            Whether anything was changed. If the payload is the stored one, nothing is written, and
+            it may be one that the queue's model refuses.
 
         Raises:
             JobNotFound: The queue has no job with this id.
-            PayloadRefused: The payload does not have the queue's shape.
+            PayloadRefused: A worker could not read the new payload, or it has fields that the
+                queue's model does not have.
+            PayloadChanged: The stored payload is not `before`, or was changed by somebody else
+                during this call.
             JobLocked: A worker is running the job, and has already read its payload.
             WrongState: The job is completed.
         """
         declared = self._access.catalog.get(queue).queue
-        stored = (await self.get(queue, job_id)).data
-        before: dict[str, Any] = stored if isinstance(stored, dict) else {}
-        known = {field.alias or name for name, field in declared.payload.model_fields.items()}
-        unknown = {name: value for name, value in before.items() if name not in known}
-        validated = declared.validated(payload)
-        dumped = declared.dumped(validated)
-        declared.ensure_survives(validated, dumped)
-        after = json.loads(dumped) | unknown
-        changed = sorted(
-            name for name in before.keys() | after.keys() if before.get(name) != after.get(name)
+        reply = await self._read_reply(queue, job_id)
+        stored = decode_shown(declared.name, job_id, reply)
+        if before is not None and not is_same_json(before, stored.data):
+            raise PayloadChanged(declared.name, job_id)
+        raw = payload_text(reply)
+        text, changed = edit_payload(declared, raw, payload)
+        if text == raw:
+            return False
+        seen = hashlib.sha1(raw, usedforsecurity=False).hexdigest()
+        code = await self._access.change(
+            "edit", "edit", queue, job_id, text, to_json(changed), seen
         )
-        arguments = (job_id, to_json(after) if unknown else dumped, to_json(changed))
-        code = await self._access.change("edit", "edit", queue, *arguments)
         if code == 0:
-            raise JobLocked(self._access.name(queue), job_id)
+            raise JobLocked(declared.name, job_id)
+        if code == -11:
+            raise PayloadChanged(declared.name, job_id)
         self._raise_refusal(code, queue, job_id, "waiting, prioritized, delayed or failed")
+        return True
 
     async def retry_all_failed(
         self,

@@ -6,15 +6,17 @@ a queue with 100,000 jobs costs as much as one with 1,000. Each method says what
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from corral.errors import ConfigurationError
 from corral.inspector.damage import report_damage
 from corral.inspector.limits import LIMIT_FIELDS, Limits, decode_limits
+from corral.inspector.orphans import OrphanedQueues, OrphanSearch, declared_names
 from corral.inspector.quarantine import MOST_START, QuarantinePage, read_quarantine
 from corral.inspector.queue_access import QueueAccess
 from corral.inspector.refusals import JobNotFound
@@ -38,7 +40,8 @@ from corral.inspector.timeline import TimelineEntry, read_timeline
 from corral.inspector.workers import WorkerStatus, read_workers
 from corral.job_state import JobState
 from corral.queue import Queue
-from corral.store.keys import LOGS, META, queue_of, queue_pattern
+from corral.store.keys import LOGS, META
+from corral.store.queue_search import QueueSearch
 from corral.store.scripts import call_again
 
 __all__ = ["JobPage", "JobReader"]
@@ -182,11 +185,15 @@ class JobReader:
         Raises:
             JobNotFound: The queue has no job with this id.
         """
-        name = self._access.name(queue)
+        reply = await self._read_reply(queue, job_id)
+        return decode_shown(self._access.name(queue), job_id, reply)
+
+    async def _read_reply(self, queue: Queue[Any] | str, job_id: str) -> Sequence[Any]:
+        """Run job.lua; `decode_shown` and `payload_text` read its reply."""
         reply = await self._access.run("job", queue, self._access.job_id(queue, job_id))
         if not reply:
-            raise JobNotFound(name, job_id)
-        return decode_shown(name, job_id, reply)
+            raise JobNotFound(self._access.name(queue), job_id)
+        return cast("Sequence[Any]", reply)
 
     async def logs(
         self, queue: Queue[Any] | str, job_id: str, *, start: int = 0, limit: int = 1000
@@ -318,26 +325,35 @@ class JobReader:
         """
         return await read_workers(self._access)
 
-    async def find_undeclared(self, most: int = 100) -> Sequence[str]:
+    async def find_undeclared(self, most: int = 100, *, scans: int | None = SCANS) -> Sequence[str]:
         """Find queues of this prefix that the catalog does not declare.
 
-        They belong to another application, or nobody uses them any more. At most `SCANS` store
-        calls look at about 1,000 keys each: in a larger store some queues may be missed.
+        They belong to another application, or nobody uses them any more. Each store call looks at
+        about 1,000 keys: in a store with more keys than `scans` allows some queues may be missed.
 
         Args:
             most: The most names to return.
+            scans: The most store calls; None to look at all keys.
 
         Returns:
             The queues' names, sorted.
         """
-        found: set[str] = set()
-        prefix = self._access.prefix
-        cursor, pattern = b"0", queue_pattern(prefix, META)
-        for _ in range(SCANS):
-            scan = ("SCAN", cursor, "MATCH", pattern, "COUNT", 1000)
-            cursor, keys = await call_again(partial(self._access.link.call, *scan))
-            names = (queue_of(key.decode(errors="replace"), prefix, META) for key in keys)
-            found.update(name for name in names if name not in self._access.catalog.entries)
-            if int(cursor) == 0 or len(found) >= most:
+        access = self._access
+        search = QueueSearch(access.prefix, tuple(access.catalog.entries), most=most)
+        for _ in itertools.count() if scans is None else range(scans):
+            scan = search.next_command(0.0)
+            if scan is None:
                 break
-        return sorted(found)[:most]
+            search.take(scan, await call_again(partial(access.link.call, *scan)), 0.0)
+        return search.names[:most]
+
+    async def find_orphaned(self) -> OrphanedQueues:
+        """Find the queues of this prefix that nobody declares, and count their jobs.
+
+        Unlike `find_undeclared`, it looks at the whole store, leaves out disabled plugins' queues
+        and those that another running process of ours declares. It makes a store call for every
+        1,000 keys of the store, and one for each queue that it finds.
+        """
+        access = self._access
+        search = OrphanSearch(access.prefix, declared_names(access.catalog))
+        return await search.read(access.link, whole=True)

@@ -17,7 +17,7 @@ from corral.options import may_be_job
 from corral.queue import Queue
 from corral.store.clock import Clock
 from corral.store.connection import Link
-from corral.store.keys import LISTS, PAUSED, queue_base
+from corral.store.keys import CONTAINERS, LISTS, META, PAUSED, queue_base, queue_key
 from corral.store.queue_store import QueueStore
 from corral.store.replies import is_missing_right
 from corral.store.rights import ensure_rights
@@ -39,6 +39,7 @@ class QueueAccess:
         who: The name under which changes are recorded in the audit.
         audit: The audit of this prefix.
         refused: Optional reads that the store refused, such as `CLIENT LIST`; each is logged once.
+        undeclared: Names of queues that are let through although the catalog does not declare them.
 
     Args:
         catalog: The queues; any other name is refused.
@@ -58,6 +59,7 @@ class QueueAccess:
         self.who = process_identity() if who is None else bounded_name(who)
         self.audit = Audit(link, prefix)
         self.refused: set[str] = set()
+        self.undeclared: frozenset[str] = frozenset()
 
     def name(self, queue: Queue[Any] | str) -> str:
         """The queue's name.
@@ -65,6 +67,8 @@ class QueueAccess:
         Raises:
             UnknownQueue: The catalog does not declare it.
         """
+        if isinstance(queue, str) and queue in self.undeclared:
+            return queue
         return self.catalog.get(queue).queue.name
 
     def base(self, queue: Queue[Any] | str) -> str:
@@ -74,6 +78,17 @@ class QueueAccess:
     def store(self, queue: Queue[Any] | str) -> QueueStore:
         """The queue's operations for producers and workers."""
         return QueueStore(self.link, self.prefix, self.name(queue), clock=self.clock)
+
+    async def ensure_in_store(self, queue: str) -> None:
+        """Refuse a queue that has no key in the store.
+
+        Raises:
+            UnknownQueue: There is none, and the catalog does not declare the queue.
+            StoreUnavailable: The store is away, or refuses to look.
+        """
+        keys = [queue_key(self.prefix, queue, each) for each in (META, PAUSED, *CONTAINERS)]
+        if not await call_again(lambda: self.link.call("EXISTS", *keys)):
+            self.catalog.get(queue)
 
     def job_id(self, queue: Queue[Any] | str, job_id: str) -> str:
         """The given id, if it can be that of a job.

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from corral.errors import CorralError
 
-__all__ = ["CurrentIteration", "DamagedKey", "JobLocked", "JobNotFound", "WrongState"]
+__all__ = [
+    "CurrentIteration",
+    "DamagedKey",
+    "JobLocked",
+    "JobNotFound",
+    "PayloadChanged",
+    "WrongState",
+]
 
 MOST_NAMED = 5
 """The most damaged keys that one error message names."""
@@ -38,6 +45,14 @@ class JobLocked(_Refused):
     def __init__(self, queue: str, job_id: str) -> None:
         message = f"job {job_id!r} of queue {queue!r} is held by a worker, or a child of it is"
         super().__init__(message, queue, job_id, hint="wait until it has ended")
+
+
+class PayloadChanged(_Refused):
+    """Somebody else has changed the job's payload since it was read."""
+
+    def __init__(self, queue: str, job_id: str) -> None:
+        message = f"the payload of job {job_id!r} of queue {queue!r} was changed meanwhile"
+        super().__init__(message, queue, job_id, hint="read the job again, and repeat the edit")
 
 
 class WrongState(_Refused):

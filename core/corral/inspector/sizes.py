@@ -19,6 +19,7 @@ __all__ = [
     "QueueSizes",
     "Retrying",
     "decode_damaged_keys",
+    "decode_sizes",
     "known_size",
     "read_all_sizes",
     "read_counts",
@@ -70,7 +71,11 @@ class QueueSizes:
 
 async def read_sizes(access: QueueAccess, queue: Queue[Any] | str) -> QueueSizes:
     """Read a queue's sizes in one call."""
-    reply = await access.run("counts", queue)
+    return decode_sizes(await access.run("counts", queue))
+
+
+def decode_sizes(reply: Sequence[Any]) -> QueueSizes:
+    """A queue's sizes, from the reply of counts.lua."""
     found, quarantined, limits, damaged, retrying, more = reply
     return QueueSizes(
         state_counts(found),

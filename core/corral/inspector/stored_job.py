@@ -24,6 +24,7 @@ __all__ = [
     "decode_stored",
     "parse_json",
     "parse_number",
+    "payload_text",
     "spellings",
     "state_of",
 ]
@@ -166,6 +167,12 @@ def decode_shown(queue: str, job_id: str, reply: Sequence[Any]) -> StoredJob:
     state = state_of(container.decode())
     counted = log_lines if log_lines >= 0 else None
     return decode_stored(queue, job_id, state, flat, counted, lock_ms, float(due) if due else None)
+
+
+def payload_text(reply: Sequence[Any]) -> bytes:
+    """The text of a job's payload from the reply of job.lua; empty if it has none."""
+    flat = reply[2]
+    return bytes(dict(zip(flat[::2], flat[1::2], strict=True)).get(b"data", b""))
 
 
 def decode_listed(queue: str, state: JobState, row: Sequence[Any]) -> StoredJob:

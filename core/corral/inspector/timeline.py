@@ -53,12 +53,14 @@ class TimelineEntry:
             `failed`, or another event of BullMQ (wire § 5.6).
         detail: One line about it, or an empty text.
         trace: The stack trace of a failed attempt, or None.
+        due: When the job is due, if it was delayed; `detail` says the same in UTC.
     """
 
     at: datetime | None
     what: str
     detail: str = ""
     trace: str | None = None
+    due: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +145,7 @@ def build_timeline(job: StoredJob, events: Sequence[JobEvent], gap: int) -> Sequ
             TimelineEntry(job.finished_on, job.state, _reason(job) if job.state == "failed" else "")
         )
     if job.due_at and "delayed" not in seen:
-        found.append(TimelineEntry(None, "delayed", _until(job.due_at)))
+        found.append(TimelineEntry(None, "delayed", _until(job.due_at), due=job.due_at))
     return found
 
 
@@ -233,7 +235,9 @@ def _entries_of(job: StoredJob, event: JobEvent) -> Sequence[TimelineEntry]:
         "failed": first_line(event.reason),
         "stalled": "its worker was gone",
     }.get(event.what, "")
-    return [] if event.what in OMITTED_EVENTS else [TimelineEntry(event.at, event.what, detail)]
+    due = event.due if event.what == "delayed" else None
+    entry = TimelineEntry(event.at, event.what, detail, due=due)
+    return [] if event.what in OMITTED_EVENTS else [entry]
 
 
 def _decode_event(entry: Sequence[bytes]) -> JobEvent:

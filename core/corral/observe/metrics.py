@@ -3,7 +3,7 @@
 There are two sources. `StoreMetrics` asks the store when it is scraped, in one round trip per
 queue. Its figures are the same in every process that serves them, so queries take the maximum and
 not the sum.
-`WorkerMetrics` has what one worker process counted. Labels are queues of the catalog, outcomes and
+`WorkerMetrics` has what one worker process counted. Labels are queues, states, outcomes and
 installed distributions, and nothing that a job carries. docs/metrics.md lists every metric.
 """
 
@@ -16,7 +16,9 @@ from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Final, get_args
 
+from corral.counter import PluginCounter
 from corral.errors import MissingExtra, StoreUnavailable
+from corral.inspector.orphans import OrphanedQueues, OrphanSearch
 from corral.observe.queue_figures import (
     QueueFigures,
     read_queue_figures,
@@ -88,10 +90,15 @@ class StoreMetrics(Collector):
         queues: The names of the catalog's queues.
         url: The store.
         prefix: The first part of the keys.
+        declared: The names of all queues that are declared, if `queues` has not all of them. Other
+            queues of the store are orphaned; see `corral.inspector.OrphanSearch`.
     """
 
-    def __init__(self, queues: Iterable[str], *, url: str, prefix: str) -> None:
+    def __init__(
+        self, queues: Iterable[str], *, url: str, prefix: str, declared: Iterable[str] = ()
+    ) -> None:
         self._queues = tuple(queues)
+        self._search = OrphanSearch(prefix, {*self._queues, *declared})
         self._url = url
         self._prefix = prefix
         self._scrape_lock = threading.Lock()
@@ -99,24 +106,24 @@ class StoreMetrics(Collector):
 
     def describe(self) -> Iterator[Metric]:
         """The metrics without figures, for a registry that asks for their names."""
-        return _store_families({})
+        return _store_families({}, OrphanedQueues({}))
 
     def collect(self) -> Iterator[Metric]:
         """Ask the store."""
         with self._scrape_lock:
+            self._link = link = self._link or ThreadLink(self._url, READ_SECONDS)
             try:
-                found = self._read()
+                found, orphans = self._read(link), self._search.read_blocking(link)
             except StoreUnavailable:
                 self._disconnect()
-                found = {}
-        return _store_families(found or None)
+                found, orphans = {}, OrphanedQueues({})
+        return _store_families(found or None, orphans)
 
-    def _read(self) -> dict[str, QueueFigures]:
-        self._link = self._link or ThreadLink(self._url, READ_SECONDS)
+    def _read(self, link: ThreadLink) -> dict[str, QueueFigures]:
         found: dict[str, QueueFigures] = {}
         for name in self._queues:
             with _skip_damaged_queue():
-                found[name] = read_queue_figures_blocking(self._link, self._prefix, name)
+                found[name] = read_queue_figures_blocking(link, self._prefix, name)
         return found
 
     def close(self) -> None:
@@ -140,6 +147,7 @@ class WorkerMetrics(Collector):
         lag_seconds: Returns the lag of its event loop.
         plugins: The plugins that it has loaded.
         repaired: How often it has repaired a declared schedule that was gone, by queue.
+        counters: What its plugins count, by the counter's name; see `Deps.counter`.
     """
 
     def __init__(
@@ -151,11 +159,13 @@ class WorkerMetrics(Collector):
         lag_seconds: Callable[[], float],
         plugins: Plugins,
         repaired: Mapping[str, int] = MappingProxyType({}),
+        counters: Mapping[str, PluginCounter] = MappingProxyType({}),
     ) -> None:
         self._tally = tally
         self._queues = tuple(queues)
         self._stalled = stalled
         self._repaired = repaired
+        self._counters = counters
         self._lag_seconds = lag_seconds
         providers = {plugin.provider for plugin in plugins.loaded}
         self._plugins = sorted((each.distribution, each.version, each.origin) for each in providers)
@@ -206,6 +216,11 @@ class WorkerMetrics(Collector):
                 [], {"distribution": distribution, "version": version, "origin": origin}
             )
         yield plugins
+        for counter in tuple(self._counters.values()):  # the worker adds some while it starts
+            family = CounterMetricFamily(counter.name, counter.text, labels=[counter.label])
+            for value, count in counter.counts.items():
+                family.add_metric([value], count)
+            yield family
 
 
 class ParentMetrics(Collector):
@@ -252,22 +267,28 @@ def _skip_damaged_queue() -> Iterator[None]:
             raise
 
 
-async def render_metrics(link: Link, prefix: str, queues: Iterable[str]) -> bytes:
+async def render_metrics(
+    link: Link, prefix: str, queues: Iterable[str], *, search: OrphanSearch | None = None
+) -> bytes:
     """Render `/metrics` of a process that is no worker, on its event loop: the store's figures.
 
     Args:
         link: The connection.
         prefix: The first part of the keys.
         queues: The names of the catalog's queues.
+        search: Finds the orphaned queues, the same object for every scrape; None: they are missing.
     """
+    orphans = OrphanedQueues({})
     found: dict[str, QueueFigures] = {}
     try:
         for name in queues:
             with _skip_damaged_queue():
                 found[name] = await read_queue_figures(link, prefix, name)
+        if search is not None:
+            orphans = await search.read(link)
     except StoreUnavailable:
         found = {}
-    return render(_KnownMetrics(_store_families(found or None)))
+    return render(_KnownMetrics(_store_families(found or None, orphans)))
 
 
 class _KnownMetrics(Collector):
@@ -280,8 +301,15 @@ class _KnownMetrics(Collector):
         return self._families
 
 
-def _store_families(found: Mapping[str, QueueFigures] | None) -> Iterator[Metric]:
-    """The metrics of the store. `found` has the figures by queue; None if the store is away."""
+def _store_families(
+    found: Mapping[str, QueueFigures] | None, orphans: OrphanedQueues
+) -> Iterator[Metric]:
+    """The metrics of the store.
+
+    Args:
+        found: The figures by queue; None if the store is away.
+        orphans: The queues in the store that nobody declares.
+    """
     yield GaugeMetricFamily(
         "corral_store_up", "Whether the store answered this scrape.", value=found is not None
     )
@@ -340,6 +368,16 @@ def _store_families(found: Mapping[str, QueueFigures] | None) -> Iterator[Metric
     yield GaugeMetricFamily(
         "corral_workers", "Worker processes that are at work, of all queues.", value=workers
     )
+    orphaned = GaugeMetricFamily(
+        "corral_orphaned_jobs",
+        "Jobs of queues in the store that nobody declares, by state; of 100 queues at most.",
+        labels=["queue", "state"],
+    )
+    for name, sizes in orphans.sizes.items():
+        for state, count in sizes.counts.items():
+            if count is not None:
+                orphaned.add_metric([name, state], count)
+    yield orphaned
 
 
 def _stalled(counted: Mapping[str, int], queues: Iterable[str]) -> Metric:

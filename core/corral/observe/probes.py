@@ -12,6 +12,7 @@ import math
 import time
 from typing import Final
 
+from corral.deps import REPORTED
 from corral.errors import StoreUnavailable
 from corral.fleet.processes import HEARTBEAT_SECONDS, LIVE_SECONDS, ProcessRecords
 from corral.observe.health import judge_heartbeats
@@ -88,9 +89,12 @@ class WorkerProbes:
                 return sentence
         if self._worker.misses_store or not _answers(self._url):
             return AWAY
-        # An ending that cannot be written holds up one job, and no other.
+        # An ending that cannot be written holds up one job, and no other; what a plugin reports
+        # keeps no worker from taking jobs.
         troubles = [
-            sentence for (_, kind), sentence in self._worker.all_troubles.items() if kind != ENDING
+            sentence
+            for (_, kind), sentence in self._worker.all_troubles.items()
+            if kind not in {ENDING, REPORTED}
         ]
         silent = self._worker.silent_seconds
         fetched_nothing = (

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from importlib.util import find_spec
 
-from importlib_metadata import version
+from importlib_metadata import Distribution
 
 from corral.plugins.entry_points import BUILT_IN, PLUGINS, PluginEntryPoint, Provider
 
@@ -23,11 +23,12 @@ def built_in_plugins() -> Iterator[PluginEntryPoint]:
         beside producers, which have no SQLAlchemy. `traces`, where OpenTelemetry's API is
         installed.
     """
-    core = Provider("corral", version("corral"), BUILT_IN)
-    yield PluginEntryPoint("sql", "corral.sql_hookspecs", PLUGINS, core)
+    installed = Distribution.from_name("corral")
+    core = Provider("corral", installed.version, BUILT_IN)
+    yield PluginEntryPoint("sql", "corral.sql_hookspecs", PLUGINS, core, metadata=installed)
     try:
         has_traces = find_spec("opentelemetry.trace") is not None
     except ModuleNotFoundError:
         has_traces = False
     if has_traces:
-        yield PluginEntryPoint("traces", "corral.observe.traces", PLUGINS, core)
+        yield PluginEntryPoint("traces", "corral.observe.traces", PLUGINS, core, metadata=installed)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
 
 from importlib_metadata import Distribution
 
@@ -23,6 +23,7 @@ __all__ = [
     "canonical_name",
     "is_patch",
     "read_entry_points",
+    "read_metadata_text",
 ]
 
 QUEUES: Final = "corral.queues"
@@ -71,12 +72,22 @@ class PluginEntryPoint:
         value: The module it names, or `module:attribute`.
         group: `corral.queues`, `corral.plugins`, or `CORRAL_APP`.
         provider: The distribution that declares it.
+        requires: The requirements of that distribution that name Corral, as its metadata spells
+            them: `corral[sql]>=0.1`.
+        metadata: Where the distribution's metadata can be read, or None.
     """
 
     name: str
     value: str
     group: str
     provider: Provider
+    requires: tuple[str, ...] = field(default=(), compare=False)
+    metadata: Distribution | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def module(self) -> str:
+        """The name of the module, without an attribute."""
+        return self.value.partition(":")[0].strip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +101,14 @@ class UnreadableDistribution:
 
     problem: str
     provider: Provider | None = None
+
+
+class _Facts(NamedTuple):
+    """What the metadata of a distribution states about it."""
+
+    name: str
+    version: str
+    requires: tuple[str, ...]
 
 
 def canonical_name(name: str) -> str:
@@ -136,25 +155,26 @@ def read_entry_points(
     nameless: list[Distribution] = []
     for distribution in Distribution.discover(**where):
         # Searched as text first: other packages' entry points, however broken, do not concern us.
-        text = distribution.read_text("entry_points.txt") or ""
+        text = read_metadata_text(distribution, "entry_points.txt")
         if f"[{QUEUES}]" in text or f"[{PLUGINS}]" in text:
-            known = _name_and_version(distribution)
-            names.add(canonical_name(known[0])) if known else nameless.append(distribution)
+            known = _read_facts(distribution)
+            names.add(canonical_name(known.name)) if known else nameless.append(distribution)
     entry_points: list[PluginEntryPoint] = []
     for name in sorted(names):
-        same = (
-            (each, _name_and_version(each)) for each in Distribution.discover(name=name, **where)
-        )
+        same = ((each, _read_facts(each)) for each in Distribution.discover(name=name, **where))
         imported, known = next((each for each in same if each[1]), (None, None))
         if imported is None or known is None:
             # A folder that pip renames before it removes it: it no longer has this name.
             continue
-        provider = Provider(*known, _origin(imported))
+        provider = Provider(known.name, known.version, _origin(imported))
         declared = _read_declared(imported)
         if declared is None:
             yield UnreadableDistribution(f"the entry points of {provider} cannot be read", provider)
         else:
-            entry_points += [PluginEntryPoint(*each, provider) for each in sorted(declared)]
+            entry_points += [
+                PluginEntryPoint(*each, provider, known.requires, imported)
+                for each in sorted(declared)
+            ]
     yield from entry_points
     readable = {(each.name, each.value, each.group) for each in entry_points}
     for distribution in nameless:
@@ -166,27 +186,52 @@ def read_entry_points(
             )
 
 
-def _name_and_version(distribution: Distribution) -> tuple[str, str] | None:
-    """The distribution's name and version, or None if it has no name.
+def read_metadata_text(distribution: Distribution, name: str) -> str:
+    """Read a file of a distribution's metadata, where bytes that are not UTF-8 become `�`.
+
+    Args:
+        distribution: The distribution.
+        name: The file's name, such as `RECORD`.
+
+    Returns:
+        Its text; empty if there is no such file.
+    """
+    try:
+        return distribution.read_text(name) or ""
+    except UnicodeDecodeError as error:
+        return error.object.decode(errors="replace")
+
+
+def _read_facts(distribution: Distribution) -> _Facts | None:
+    """What is needed of the distribution's metadata, or None if it has no name.
 
     Read at once: each of importlib's properties would parse the metadata again.
     """
     try:
         metadata = distribution.metadata
-        name, version = (
-            (metadata["Name"], metadata.get("Version")) if metadata is not None else ("", "")
-        )
-    # No metadata, or no name in it: which one is raised depends on importlib-metadata's release.
-    except (FileNotFoundError, KeyError, TypeError):
+        if metadata is None:
+            return None
+        name, version = metadata["Name"], metadata.get("Version")
+        requires = [line for line in metadata.get_all("Requires-Dist") or () if _names_corral(line)]
+    # No metadata, no name in it, or a text that is not UTF-8: which one is raised for the first two
+    # depends on importlib-metadata's release.
+    except (FileNotFoundError, KeyError, TypeError, UnicodeDecodeError):
         return None
-    return (name, version or "") if name else None
+    return _Facts(name, version or "", tuple(requires)) if name else None
+
+
+def _names_corral(requirement: str) -> bool:
+    """Whether a line of `Requires-Dist` is about the distribution `corral` itself."""
+    named = re.match(r"\s*([\w.-]+)", requirement)
+    return named is not None and canonical_name(named[1]) == "corral"
 
 
 def _read_declared(distribution: Distribution) -> set[tuple[str, str, str]] | None:
     """Read our groups' entry points: `(name, value, group)`; None if they cannot be parsed."""
     try:
         entry_points = list(distribution.entry_points)
-    except TypeError:  # importlib-metadata's answer to a line without "="
+    # a line without "=", and a text that is not UTF-8
+    except (TypeError, UnicodeDecodeError):
         return None
     return {
         (each.name, each.value, each.group)
@@ -197,7 +242,10 @@ def _read_declared(distribution: Distribution) -> set[tuple[str, str, str]] | No
 
 def _origin(distribution: Distribution) -> str:
     """How the distribution was installed, as the installer recorded it (PEP 610)."""
-    origin = distribution.origin
+    try:
+        origin = distribution.origin
+    except ValueError:  # it is not JSON
+        origin = None
     if getattr(getattr(origin, "dir_info", None), "editable", False):
         return "editable"
     commit = getattr(getattr(origin, "vcs_info", None), "commit_id", None)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import ModuleType
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, NamedTuple, TypeVar, cast
 
-from importlib_metadata import EntryPoint
+from importlib_metadata import EntryPoint, version
 from pluggy import HookCaller, HookimplOpts, PluginManager, PluginValidationError
 
 from corral import hookspecs
@@ -30,7 +31,9 @@ from corral.plugins.entry_points import (
 )
 from corral.plugins.job_hooks import PLUGIN_ERRORS, Implementation, JobHooks
 from corral.plugins.printing import stdout_to_stderr
-from corral.plugins.report import Code, Report, disable_hint, error_summary
+from corral.plugins.provenance import report_shared_modules
+from corral.plugins.report import Code, Report, disable_hint, error_summary, subject_of
+from corral.plugins.requirements import find_unmet
 
 __all__ = ["Plugin", "Plugins"]
 
@@ -48,16 +51,26 @@ class Plugin:
         module: The object that the entry points name: a module, or an attribute of one.
         entry_points: The entry points, at least one.
         hooks: The names of the hooks it implements.
+        import_seconds: How long its import took, with what it was the first to import.
     """
 
     module: object
     entry_points: tuple[PluginEntryPoint, ...]
     hooks: tuple[str, ...]
+    import_seconds: float = 0.0
 
     @property
     def provider(self) -> Provider:
         """The distribution that provides the plugin."""
         return self.entry_points[0].provider
+
+
+class _Imported(NamedTuple):
+    """A module that was imported, as in `Plugin`."""
+
+    module: object
+    entry_points: tuple[PluginEntryPoint, ...]
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -128,7 +141,9 @@ class Plugins:
         if check is not None:
             check(wanted, report)
             wanted = [each for each in wanted if each not in report.faulty]
-
+        _report_unmet(wanted, report)
+        report_shared_modules([each for each in wanted if each not in report.faulty], report)
+        wanted = [each for each in wanted if each not in report.faulty]
         return cls._register_all(
             _import_modules(wanted, report),
             report,
@@ -152,19 +167,20 @@ class Plugins:
             CatalogError: A module has a hook that cannot be called.
         """
         report = Report()
-        pairs = _import_modules(built_in_plugins(), report)
+        imported = _import_modules(built_in_plugins(), report)
         for name, module in modules.items():
             provider = Provider(name, "", "application")
-            pairs.append((module, (PluginEntryPoint(name, name, PLUGINS, provider),)))
+            named = (PluginEntryPoint(name, name, PLUGINS, provider),)
+            imported.append(_Imported(module, named))
         with stdout_to_stderr():
-            plugins = cls._register_all(pairs, report)
+            plugins = cls._register_all(imported, report)
         report.raise_problems()
         return plugins
 
     @classmethod
     def _register_all(
         cls,
-        modules: Iterable[tuple[object, tuple[PluginEntryPoint, ...]]],
+        modules: Iterable[_Imported],
         report: Report,
         *,
         entry_points: tuple[PluginEntryPoint, ...] = (),
@@ -176,9 +192,12 @@ class Plugins:
         manager.add_hookspecs(hookspecs)
         loaded = [
             Plugin(
-                module, naming, tuple(sorted(hook for hook, _, _ in _marked_hooks(manager, module)))
+                each.module,
+                each.entry_points,
+                tuple(sorted(hook for hook, _, _ in _marked_hooks(manager, each.module))),
+                each.seconds,
             )
-            for module, naming in modules
+            for each in modules
         ]
         for plugin in loaded:
             _add_hookspecs(manager, plugin, report)
@@ -224,6 +243,22 @@ class Plugins:
                 own = Implementation(hook, named, function, arguments)
                 joined[hook] = (own, *joined.get(hook, ()))
         return replace(self, job_hooks=JobHooks(joined), _implementations=joined)
+
+    def find_slow_imports(self, least_seconds: float) -> Iterator[str]:
+        """Find plugins whose import took long.
+
+        Args:
+            least_seconds: What counts as long.
+
+        Yields:
+            A warning for each, with its time.
+        """
+        for plugin in self.loaded:
+            if plugin.import_seconds > least_seconds:
+                yield (
+                    f"{subject_of(plugin.entry_points)} took {plugin.import_seconds:.1f} s to"
+                    " import: every process that loads it starts so much later"
+                )
 
     def implementations(self, hook: str) -> tuple[Implementation, ...]:
         """The implementations of a hook, in the order in which they are called.
@@ -307,15 +342,37 @@ def _warn_of_unknown_names(
             yield f"CORRAL_DISABLED_PLUGINS names {as_written!r}, which is not installed{hint}"
 
 
-def _import_modules(
-    entry_points: Iterable[PluginEntryPoint], report: Report
-) -> list[tuple[object, tuple[PluginEntryPoint, ...]]]:
+def _report_unmet(entry_points: Sequence[PluginEntryPoint], report: Report) -> None:
+    """Report distributions that require another release of Corral; they are not imported."""
+    asking: dict[Provider, list[PluginEntryPoint]] = {}
+    for each in entry_points:
+        if each.requires:
+            asking.setdefault(each.provider, []).append(each)
+    if not asking:
+        return
+    # read once for the core's own plugins; tests load others without them
+    installed = next(
+        (each.provider.version for each in entry_points if each.provider.origin == BUILT_IN), None
+    ) or version("corral")
+    for provider, plugins in asking.items():
+        if unmet := find_unmet(plugins[0].requires, installed):
+            report.add(
+                "unmet-requirement",
+                f"{provider} requires {unmet}, and corral {installed} is installed",
+                [provider],
+                hint=f"install releases that fit together, or {disable_hint([provider])}",
+            )
+            report.faulty.update(plugins)
+
+
+def _import_modules(entry_points: Iterable[PluginEntryPoint], report: Report) -> list[_Imported]:
     """Import each module once; returns it with all entry points that name it."""
     by_value: dict[str, list[PluginEntryPoint]] = {}
     for each in entry_points:
         by_value.setdefault(each.value, []).append(each)
-    modules: dict[int, tuple[object, tuple[PluginEntryPoint, ...]]] = {}
+    modules: dict[int, _Imported] = {}
     for value, naming in by_value.items():
+        began = time.perf_counter()
         try:
             module = EntryPoint(naming[0].name, value, naming[0].group).load()
         except PLUGIN_ERRORS as error:
@@ -325,8 +382,9 @@ def _import_modules(
             message = f"failed to import {value!r}: {error_summary(error)}"
             report.add_for_plugin("import-error", naming, message, hint=hint, cause=error)
             continue
-        _, before = modules.get(id(module), (module, ()))
-        modules[id(module)] = (module, (*before, *naming))
+        seconds = time.perf_counter() - began
+        _, before, earlier = modules.get(id(module), _Imported(module, ()))
+        modules[id(module)] = _Imported(module, (*before, *naming), earlier + seconds)
     return list(modules.values())
 
 

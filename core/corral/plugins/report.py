@@ -40,10 +40,12 @@ Code = Literal[
     "nothing-registered",
     "patch-release",
     "reserved-name",
+    "shared-module",
     "timeout-on-def",
     "undeclared-processor",
     "undeclared-queue",
     "unknown-hook",
+    "unmet-requirement",
 ]
 """Every `Problem.code` that refuses a start. Programs read these codes: none is ever renamed."""
 

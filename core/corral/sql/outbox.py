@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final, NoReturn
 
+from pydantic_core import from_json, to_json
 from sqlalchemy import insert
 
 from corral.errors import JobRefused
 from corral.jobs import CheckedJob, CheckedSchedule, JobChecks, JobScheduler, Written
 from corral.queue import Queue
 from corral.sql.engines import Connection, connection_of
-from corral.sql.tables import now_ms, outbox
+from corral.sql.tables import IF_FAILED, now_ms, outbox
 from corral.store.codec import JobEncoder, NewJob
 
 __all__ = ["Outbox"]
@@ -50,8 +51,8 @@ class Outbox:
 
         It refuses what the scheduler of this outbox refuses. An id is final at once, and a `delay`
         counts from the call, not from the relay. `Enqueued.created` is always true: whether a job
-        with an id of the caller's exists is found out by the relay, which leaves such a job as it
-        is.
+        with an id of the caller's exists is found out by the relay, which leaves that job as it
+        is, or lets it run again (`if_failed`).
 
         Its `schedule` and `unschedule` raise `JobRefused`: a schedule is in the store at once, and
         no rollback would take it back.
@@ -86,7 +87,7 @@ class _Transaction(JobScheduler):
             "job_id": job.id,
             "name": job.name,
             "data": job.data.decode(),
-            "opts": job.opts.decode(),
+            "opts": _options_of(job),
             "delay_ms": job.delay_ms,
             "priority": job.priority,
             "lifo": job.lifo,
@@ -98,6 +99,12 @@ class _Transaction(JobScheduler):
 
     async def _end_schedule(self, queue: Queue[Any], schedule_id: str) -> bool:  # noqa: ARG002  # of the base class
         _refuse_schedule(schedule_id)
+
+
+def _options_of(job: NewJob) -> str:
+    if not job.retries_failed:
+        return job.opts.decode()
+    return to_json({**from_json(job.opts), IF_FAILED: "retry"}).decode()
 
 
 def _refuse_schedule(schedule_id: str) -> NoReturn:

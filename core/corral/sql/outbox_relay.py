@@ -21,7 +21,7 @@ from corral.catalog import Catalog
 from corral.errors import CorralError, StoreUnavailable, UnknownQueue
 from corral.loggers import Logger
 from corral.sql.engines import database_errors
-from corral.sql.tables import now_ms, outbox
+from corral.sql.tables import IF_FAILED, now_ms, outbox
 from corral.store.codec import NewJob
 from corral.store.connection import Link
 from corral.store.queue_store import MAX_BATCH, QueueStore, batches
@@ -239,10 +239,13 @@ class OutboxRelay:
 
 def _job(row: Row[Any]) -> NewJob:
     """The job of a row. The time that the row has waited is subtracted from its delay."""
-    delay_ms, opts = row.delay_ms, row.opts.encode()
-    if delay_ms:
-        delay_ms = max(delay_ms - max(row.age_ms, 0), 0)
-        opts = to_json({**from_json(opts), "delay": delay_ms})
+    delay_ms, opts, if_failed = row.delay_ms, row.opts.encode(), None
+    if delay_ms or IF_FAILED in row.opts:
+        options = from_json(opts)
+        if_failed = options.pop(IF_FAILED, None)
+        if delay_ms:
+            options["delay"] = delay_ms = max(delay_ms - max(row.age_ms, 0), 0)
+        opts = to_json(options)
     return NewJob(
         id=row.job_id,
         name=row.name,
@@ -252,6 +255,7 @@ def _job(row: Row[Any]) -> NewJob:
         priority=row.priority,
         lifo=row.lifo,
         nonce=row.nonce,
+        retries_failed=if_failed == "retry",
     )
 
 

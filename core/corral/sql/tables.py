@@ -88,6 +88,8 @@ outbox: Final = Table(
     sqlite_autoincrement=True,
 )
 """Jobs to be written to the store: the fields of `NewJob`, and what failed so far."""
+IF_FAILED: Final = "corralIfFailed"
+"""What a row's `opts` have beside the job's own options, where the call had `if_failed`."""
 Index(
     "corral_outbox_due",
     outbox.c.prefix,

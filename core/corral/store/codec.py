@@ -106,6 +106,7 @@ class NewJob:
         lifo: Whether it runs before those that wait.
         nonce: A random text in `opts`, where the caller chose the id. By it a repeated call
             recognises the job that its first try made.
+        retries_failed: Whether a job that has the id already, and has failed, waits again.
     """
 
     id: str
@@ -116,6 +117,7 @@ class NewJob:
     priority: int = 0
     lifo: bool = False
     nonce: str = ""
+    retries_failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,6 +329,8 @@ def encode_options(
     }
     if options.backoff.jitter:
         backoff["jitter"] = options.backoff.jitter
+    if isinstance(options.backoff, Exponential) and options.backoff.max is not None:
+        backoff["maxDelay"] = milliseconds(options.backoff.max)  # ours: other clients ignore it
     stored: dict[str, Any] = {"attempts": options.attempts, "backoff": backoff}
     if options.delay:
         stored["delay"] = milliseconds(options.delay)
@@ -385,6 +389,7 @@ class JobEncoder:
             options.priority,
             options.lifo,
             job.nonce,
+            job.overrides.get("if_failed") == "retry",
         )
 
 
@@ -625,15 +630,20 @@ def _decode_backoff(stored: Any) -> tuple[Backoff | None, str | None]:
         stored = {"type": "fixed", "delay": stored}
     if not isinstance(stored, dict):
         return None, repr(stored)
-    delay = timedelta(milliseconds=min(max(_number(stored.get("delay")), 0), LONGEST_MS))
+    delay = _decode_duration(stored.get("delay"))
     jitter = min(max(_number(stored.get("jitter")), 0.0), 1.0)
     match stored.get("type"):
         case "fixed":
             return Fixed(delay, jitter), None
         case "exponential":
-            return Exponential(delay, jitter), None
+            longest = _decode_duration(stored.get("maxDelay")) or None  # 0: absent, or damaged
+            return Exponential(delay, jitter, longest), None
         case other:
             return None, str(other)
+
+
+def _decode_duration(stored: Any) -> timedelta:
+    return timedelta(milliseconds=min(max(_number(stored), 0), LONGEST_MS))
 
 
 def _decode_retention(stored: Any) -> tuple[int, str, int] | None:

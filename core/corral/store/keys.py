@@ -57,7 +57,9 @@ __all__ = [
     "queue_base",
     "queue_key",
     "queue_of",
+    "queue_of_found_key",
     "queue_pattern",
+    "queues_pattern",
     "removed_schedules_key",
     "schedule_key",
     "worker_connection_name",
@@ -171,6 +173,22 @@ def queue_pattern(prefix: str, name: str = "") -> str:
 def queue_of(key: str, prefix: str, name: str) -> str:
     """The queue's name in a key that `queue_pattern` has found."""
     return key[len(prefix) + 1 : -len(name) - 1]
+
+
+def queues_pattern(prefix: str) -> str:
+    """A `SCAN` pattern that finds every queue below a prefix: by its key `meta`, or by `wait`.
+
+    BullMQ and Corral write `meta` for each queue; a queue that has lost it may still have jobs that
+    wait. One pattern finds both, and so the store walks through its keys only once; it also finds a
+    few other words (`weta`), which `queue_of_found_key` tells apart.
+    """
+    return f"{literal(prefix)}:*:[mw][ea][ti][at]"
+
+
+def queue_of_found_key(key: str, prefix: str) -> str | None:
+    """The queue's name in a key that `queues_pattern` has found; None if it is another key."""
+    name, _, last = key[len(prefix) + 1 :].rpartition(":")
+    return name if last in {META, WAIT} else None
 
 
 def literal(text: str) -> str:

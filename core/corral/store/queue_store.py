@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from corral.errors import CorralError
+from corral.errors import CorralError, StoreUnavailable
 from corral.job_state import JobState
 from corral.options import JobOptions
 from corral.store.clock import Clock
@@ -204,6 +204,7 @@ class QueueStore:
 
         May be repeated after a lost reply: a job that an earlier try has made is not made again,
         unless it has run and been removed in between. Its retention decides how long it stays.
+        Failed jobs that have the id of a job with `retries_failed` wait again.
 
         Args:
             jobs: One of `batches`.
@@ -216,15 +217,61 @@ class QueueStore:
 
         Raises:
             StoreUnavailable: The store is away, or refuses to write. Where its `outcome` is
-                `"refused"`, no job was written. Where no replica has confirmed the jobs, it is
-                `"unknown"`.
+                `"refused"`, no job was written, and none is retried. Where no replica has confirmed
+                the jobs, it is `"unknown"`.
             ResponseError: A key of the queue is damaged; it is named, and no job was written.
         """
         arguments = [self.offset_ms, *encode_new_jobs(jobs)]
         made = await run(self._link, script("add"), [self.base], arguments, replicated=replicated)
         if isinstance(made, int):
             return [True] * made
-        return [each == 1 or (bool(each) and JobState(each.decode())) for each in made]
+        written = [each == 1 or (bool(each) and JobState(each.decode())) for each in made]
+        failed = [
+            place
+            for place, job in enumerate(jobs)
+            if job.retries_failed and written[place] == JobState.FAILED
+        ]
+        if failed:
+            await self._retry_existing(jobs, failed, written, replicated=replicated)
+        return written
+
+    async def _retry_existing(
+        self,
+        jobs: Sequence[NewJob],
+        failed: Sequence[int],
+        written: list[bool | JobState],
+        *,
+        replicated: bool,
+    ) -> None:
+        """Let jobs run again whose ids a call has enqueued, and which have failed.
+
+        The state of a job that cannot run again, because a key is damaged, becomes False.
+
+        Args:
+            jobs: The call's.
+            failed: The places of those jobs.
+            written: The call's results.
+            replicated: As for `add`.
+
+        Raises:
+            StoreUnavailable: As for `add`; its outcome is always `"unknown"`: the call may have
+                made other jobs.
+        """
+        arguments = [self.offset_ms, *(jobs[place].id for place in failed)]
+        try:
+            codes = await run(
+                self._link,
+                script("retry_existing"),
+                [self.base],
+                arguments,
+                replicated=replicated,
+            )
+        except StoreUnavailable as error:
+            error.outcome = "unknown"
+            raise
+        for place, code in zip(failed, codes, strict=True):
+            if isinstance(code, bytes):
+                written[place] = False
 
     async def advance(
         self,

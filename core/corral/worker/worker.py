@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
+from corral.counter import PluginCounter
 from corral.deps import Deps, OpenResource
 from corral.fleet.processes import process_name
 from corral.jobs import JobScheduler
@@ -90,10 +91,11 @@ class Worker:
         stalled: How many jobs of dead workers it has found and put back, by queue.
         repaired: How often it has found that a declared schedule was gone, and has made it again,
             by queue.
+        counters: What its plugins count, by the counter's name; see `Deps.counter`.
         troubles: The present problems that an operator must solve, as sentences, by queue and kind:
             `damage`, a key that must be repaired by hand; `ending`, an ending that cannot be
-            written; `rights`, rights that the store's user lacks; `schedule`, a schedule that this
-            worker cannot keep. See `all_troubles`.
+            written; `reported`, what a plugin reports; `rights`, rights that the store's user
+            lacks; `schedule`, a schedule that this worker cannot keep. See `all_troubles`.
 
     Args:
         processors: One per queue.
@@ -150,6 +152,7 @@ class Worker:
         self._consumers: Sequence[Consumer] = ()
         self.stalled: Counter[str] = Counter()
         self.repaired: Counter[str] = Counter()
+        self.counters: dict[str, PluginCounter] = {}
         self.troubles: dict[tuple[str, str], str] = {}
         self._suspects = Suspects()
         self._made = time.monotonic()
@@ -257,7 +260,14 @@ class Worker:
         stopped: StopReport | None = None
         try:
             async with AsyncExitStack() as resources:
-                deps = Deps(self._jobs, self._plugins, resources, self._provided)
+                deps = Deps(
+                    self._jobs,
+                    self._plugins,
+                    resources,
+                    self._provided,
+                    counters=self.counters,
+                    troubles=self.troubles,
+                )
                 self._consumers = consumers = await self._open(deps, leases, threads)
                 if consumers or not self.is_stopping:
                     served = {

@@ -6,11 +6,12 @@ import types
 from fastapi import FastAPI
 
 from acme_pages import emails
-from corral import hookimpl
+from corral import hookimpl, testing
 from corral.testing import Kit
 
 app = FastAPI()
 corral_kit = Kit(os.environ["REDIS_URL"])
+deps = testing.deps()
 mail = {"to": "ada@example.org", "template": "welcome"}
 User = types.SimpleNamespace
 

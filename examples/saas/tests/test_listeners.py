@@ -10,9 +10,11 @@ import pytest
 from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from corral.testing import RecordingJobScheduler
+from corral.outcome import Completed
+from corral.testing import Kit, RecordingJobScheduler
 from corral_account_deletions import account_deletions
 from corral_billing_webhooks_retry import BillingEvent, billing_webhooks_retry
+from corral_billing_webhooks_retry.processor import dispatch_event, open_dispatcher
 from corral_data_exports import data_exports
 from corral_emails import emails
 from corral_usage_period_rollover import usage_period_rollover
@@ -25,6 +27,8 @@ from examples.saas.tables import invites, users
 from examples.saas.work import Work
 
 pytestmark = pytest.mark.asyncio
+
+BILLING = billing_webhooks_retry.processed_by(dispatch_event, using=open_dispatcher)
 
 ADA = User("usr_ada", "ada@example.org", "Ada", "free")
 
@@ -128,3 +132,34 @@ async def test_nobody_else_enqueues() -> None:
     calls = re.compile(r"\b(enqueue\w*|schedule|request_deletion)\(")
     found = {path.name for path in folder.glob("*.py") if calls.search(path.read_text("utf-8"))}
     assert found == {"listeners.py"}
+
+
+async def test_a_plan_follows_the_newest_event_of_its_subscription(
+    engine: AsyncEngine, corral_kit: Kit
+) -> None:
+    """Its end is handled first, and the event of its beginning is late."""
+    async with engine.begin() as connection:
+        jobs = RecordingJobScheduler()
+        made = await accounts.sign_up(Work(connection, jobs), email="ada@example.org", name="Ada")
+    events = []
+    for second, status in ((1, "active"), (2, "canceled"), (3, "active")):
+        subscription = {"id": "sub_1", "status": status, "client_reference_id": made.user_id}
+        events.append(
+            BillingEvent(
+                provider="stripe",
+                event_id=f"evt_{second}",
+                type="customer.subscription.updated",
+                occurred_at=datetime(2027, 1, 1, 10, 0, second, tzinfo=UTC),
+                body={"data": {"object": subscription}},
+            )
+        )
+    first, second, third = events
+    plans = []
+    for event in (second, first, third):
+        await corral_kit.enqueue(billing_webhooks_retry, event)
+        (run,) = await corral_kit.drain(BILLING)
+        async with engine.connect() as connection:
+            plan = await connection.scalar(select(users.c.plan))
+        plans.append((run.outcome, plan))
+    handled, stale = (Completed(b'{"status":"%s"}' % each) for each in (b"handled", b"stale"))
+    assert plans == [(handled, "free"), (stale, "free"), (handled, "paid")]

@@ -20,7 +20,12 @@ import corral_account_deletions
 from corral import Deps, testing
 from corral.errors import ConfigurationError
 from corral.inspector import of_worker
-from corral_account_deletions.configured import check_tables, erase_configured
+from corral_account_deletions import Kept
+from corral_account_deletions.configured import (
+    check_tables,
+    erase_configured,
+    find_configured_owners,
+)
 from corral_account_deletions.processor import open_deletions
 from corral_account_deletions.tables import metadata
 from corral_account_deletions.tables_file import read_tables
@@ -107,7 +112,7 @@ def test_a_file_is_read(file: Callable[[str], Path]) -> None:
         (
             '[tables.orders]\nuser_column = "u"\naction = "drop"\n[tables.invoices]\nuser_column = 7\nexport = []',
             [
-                "table 'orders': action: input should be 'delete' or 'anonymize'",
+                "table 'orders': action: input should be 'delete', 'anonymize' or 'keep'",
                 "table 'invoices': user_column: input should be a valid string",
             ],
         ),
@@ -120,6 +125,20 @@ def test_a_file_is_read(file: Callable[[str], Path]) -> None:
             [
                 "table 'a': 'anonymize' needs 'columns'",
                 "table 'b': 'columns' is for the action 'anonymize'",
+            ],
+        ),
+        (
+            '[tables.a]\nuser_column="u"\naction="keep"\n[tables.b]\nuser_column="u"\naction="delete"\nreason="x"',
+            [
+                "table 'a': 'keep' needs a 'reason', which the user is told",
+                "table 'b': 'reason' is for the actions 'keep' and 'anonymize'",
+            ],
+        ),
+        (
+            '[users]\ntable = "users"\nid_colum = "id"\nemail_column = "email"',
+            [
+                "[users]: id_column: field required",
+                "[users]: 'id_colum' is not known; did you mean 'id_column'?",
             ],
         ),
         ("tables = 7", ["tables: input should be a valid dictionary"]),
@@ -175,7 +194,13 @@ async def test_rows_go_before_the_rows_that_they_refer_to(
     shop: AsyncEngine, file: Callable[[str], Path]
 ) -> None:
     file(GOOD)
-    assert await erased(shop, "1") == {"invoices": 1, "lines": 2, "orders": 2, "users": 1}
+    why = "anonymized: name, customer_id"
+    assert await erased(shop, "1") == {
+        "invoices": Kept(1, why, anonymized=True),
+        "lines": 2,
+        "orders": 2,
+        "users": 1,
+    }
     assert await rows(shop, "SELECT * FROM users") == [(11, "bob@example.org", 40)]
     assert await rows(shop, "SELECT id FROM orders") == [(3,)]
     assert await rows(shop, "SELECT id FROM lines") == [(3,)]
@@ -183,7 +208,45 @@ async def test_rows_go_before_the_rows_that_they_refer_to(
         (1, None, None),
         (2, 11, "Bob"),
     ]
-    assert await erased(shop, "1") == {"invoices": 0, "lines": 0, "orders": 0, "users": 0}
+    assert await erased(shop, "1") == {
+        "invoices": Kept(0, why, anonymized=True),
+        "lines": 0,
+        "orders": 0,
+        "users": 0,
+    }
+
+
+@pytest.mark.asyncio
+async def test_rows_are_kept_with_their_reason(
+    shop: AsyncEngine, file: Callable[[str], Path]
+) -> None:
+    file(
+        '[tables.orders]\nuser_column = "customer_id"\naction = "keep"\nreason = "ten years, tax law"\n'
+        '[tables.invoices]\nuser_column = "customer_id"\naction = "anonymize"\ncolumns = ["name"]\n'
+        'reason = "statistics"'
+    )
+    before = await rows(shop, "SELECT * FROM orders ORDER BY id")
+    assert await erased(shop, "1") == {
+        "orders": Kept(2, "ten years, tax law"),
+        "invoices": Kept(1, "statistics", anonymized=True),
+    }
+    assert await rows(shop, "SELECT * FROM orders ORDER BY id") == before
+
+
+@pytest.mark.asyncio
+async def test_the_owners_of_an_address_are_found_in_any_case(
+    shop: AsyncEngine, file: Callable[[str], Path]
+) -> None:
+    async with shop.begin() as connection:
+        await connection.execute(text("INSERT INTO users VALUES (12, 'ADA@example.org', 1)"))
+        file(GOOD)
+        assert sorted(await find_configured_owners(connection, "Ada@Example.org") or ()) == [
+            "1",
+            "12",
+        ]
+        assert await find_configured_owners(connection, "nada@example.org") == []
+        file('[tables.users]\nuser_column = "id"\naction = "delete"')
+        assert await find_configured_owners(connection, "ada@example.org") is None
 
 
 @pytest.mark.asyncio
@@ -193,7 +256,7 @@ async def test_columns_are_overwritten_with_texts(
     file(
         '[tables.users]\nuser_column = "id"\naction = "anonymize"\ncolumns = { email = "nobody@invalid" }'
     )
-    assert await erased(shop, "1") == {"users": 1}
+    assert await erased(shop, "1") == {"users": Kept(1, "anonymized: email", anonymized=True)}
     assert await rows(shop, "SELECT email FROM users ORDER BY id") == [
         ("nobody@invalid",),
         ("bob@example.org",),
@@ -338,7 +401,8 @@ async def test_a_worker_does_not_start_with_a_file_that_does_not_fit_the_databas
     ]
     file(GOOD)
     async with open_deletions(deps) as deletions:
-        person = deletions.deletion.person(SimpleNamespace(user_id="1", email=None))  # type: ignore[arg-type]  # enough of a request
+        request: Any = SimpleNamespace(user_id="1", email=None)  # enough of one
+        person = await deletions.deletion.find_person(request)
     assert person.is_identified_in({"customer_id": 1}), "the file names the columns of users' ids"
     assert person.is_identified_in({"owner": "1"})
     assert not person.is_identified_in({"id": 1}), "which is everything's name for its id"
@@ -346,7 +410,10 @@ async def test_a_worker_does_not_start_with_a_file_that_does_not_fit_the_databas
 
 @pytest.mark.asyncio
 async def test_a_worker_without_its_tables_does_not_start(engine: AsyncEngine, deps: Deps) -> None:
-    lacking = "account_deletion_requests, account_deletion_receipts, corral_outbox$"
+    lacking = (
+        "account_deletion_requests, account_deletion_receipts, account_deletion_kept, "
+        "corral_outbox$"
+    )
     with pytest.raises(ConfigurationError, match=f" lacks the tables {lacking}") as refused:
         async with open_deletions(deps):
             pass

@@ -23,7 +23,16 @@ ADA = "ada@example.org"
 
 
 def result(outcome: str, rows: int = 0, scrubbed: int = 0, removed: int = 0) -> tuple[str, bytes]:
-    message = {"outcome": outcome, "rows": rows, "jobsScrubbed": scrubbed, "jobsRemoved": removed}
+    message = {
+        "outcome": outcome,
+        "rows": rows,
+        "jobsScrubbed": scrubbed,
+        "jobsRemoved": removed,
+        "jobsShared": 0,
+        "queuesUndeclared": [],
+        "queuesUncleared": [],
+        "kept": [],
+    }
     return "Completed", json.dumps(message, separators=(",", ":")).encode()
 
 
@@ -52,7 +61,7 @@ async def test_after_the_grace_period_everything_is_erased_and_confirmed(
     assert mail.payload.to == ADA
     assert (mail.payload.template, mail.payload.variables, mail.payload.locale) == (
         "account-deleted",
-        {},
+        {"complete": True, "kept": []},
         "de",
     )
     done = await accounts.request(request.id)
@@ -141,7 +150,8 @@ async def test_nothing_is_erased_where_a_later_participant_raises(
 
     monkeypatch.setattr("corral_account_deletions.configured.erase_configured", broken)
     ended = await accounts.drained()
-    assert [kind for kind, _ in ended] == ["Retried"] * 9 + ["Failed"]
+    assert {kind for kind, _ in ended[:-1]} == {"Retried"}
+    assert ended[-1][0] == "Failed"
     assert ended[-1][1] == (
         "DeletionFailed: nothing was erased: account_deletions_erase of corral_account_deletions: OSError: no such file"
     )
@@ -212,7 +222,8 @@ async def test_what_is_refused_at_the_commit_is_reported_without_the_address(
     taking_part(account_deletions_erase=erase_notes)
     await accounts.asked()
     ended = await accounts.drained()
-    assert [kind for kind, _ in ended] == ["Retried"] * 9 + ["Failed"]
+    assert {kind for kind, _ in ended[:-1]} == {"Retried"}
+    assert ended[-1][0] == "Failed"
     assert "IntegrityError" in ended[0][1]
     assert ADA not in repr(ended)
 

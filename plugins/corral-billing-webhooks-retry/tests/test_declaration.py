@@ -14,6 +14,7 @@ GOOD = {
     "type": "invoice.paid",
     "occurredAt": "2027-01-01T10:00:00Z",
     "body": {"id": "evt_1Abc", "data": {"object": {"id": "in_1"}}},
+    "objectId": "in_1",
 }
 
 

@@ -7,7 +7,7 @@ import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -298,3 +298,115 @@ class TestTheDispatcherOfAWorker:
         async with open_dispatcher(deps(payments_db.pay)) as dispatcher:
             with pytest.raises(DatabaseUnavailable):
                 await payments_db.run_job(dispatcher)
+
+
+class TestOrder:
+    """Events of one object come in any order."""
+
+    @staticmethod
+    def event(name: str, second: int, **fields: Any) -> BillingEvent:
+        """An event of a subscription, by default `sub_1` of Stripe."""
+        given = {
+            "provider": "stripe",
+            "body": {"data": {"object": {"id": "sub_1"}}},
+            **fields,
+        }
+        occurred_at = datetime(2027, 1, 1, 10, 0, second, tzinfo=UTC)
+        return BillingEvent(
+            event_id=name, type="customer.subscription.updated", occurred_at=occurred_at, **given
+        )
+
+    @pytest.fixture
+    def seen(self) -> list[tuple[str, bool]]:
+        return []
+
+    @pytest_asyncio.fixture
+    async def dispatcher(self, payments_db: Any, seen: list[tuple[str, bool]]) -> Any:
+        def see(event: BillingEvent, newer_seen: bool) -> None:
+            seen.append((event.event_id, newer_seen))
+
+        return payments_db.dispatcher(see)
+
+    async def test_an_older_event_is_told_that_a_newer_one_was_handled(
+        self, payments_db: Any, dispatcher: Any, seen: list[tuple[str, bool]]
+    ) -> None:
+        order = [("b", 2), ("a", 1), ("same-second", 2), ("d", 4), ("c", 3), ("e", 5)]
+        statuses = [
+            await payments_db.run_job(dispatcher, self.event(*each), id=each[0]) for each in order
+        ]
+        assert statuses == ["handled"] * 6
+        assert [name for name, newer_seen in seen if newer_seen] == ["a", "c"]
+
+    @pytest.mark.parametrize(
+        "other",
+        [
+            {"body": {"data": {"object": {"id": "sub_2"}}}},
+            {"body": {"data": {"object": {}}}},
+            {"body": {"data": {"object": {"id": 7}}}},
+            {"body": {"data": []}},
+            {"body": {}},
+            {"provider": "google-play"},
+            {"provider": "google-play", "object_id": "sub_1"},
+            {"object_id": "sub_2"},
+        ],
+        ids=repr,
+    )
+    async def test_events_of_another_object_or_of_none_are_not_newer(
+        self, payments_db: Any, dispatcher: Any, seen: Any, other: dict[str, Any]
+    ) -> None:
+        await payments_db.run_job(dispatcher, self.event("newer", 9), id="newer")
+        await payments_db.run_job(dispatcher, self.event("older", 1, **other), id="older")
+        assert seen == [("newer", False), ("older", False)]
+
+    async def test_another_provider_s_object_is_named_by_the_payload(
+        self, payments_db: Any, dispatcher: Any, seen: Any
+    ) -> None:
+        named = {"provider": "google-play", "object_id": "sub ä" * 40}
+        await payments_db.run_job(dispatcher, self.event("newer", 9, **named), id="newer")
+        await payments_db.run_job(dispatcher, self.event("older", 1, **named), id="older")
+        assert seen == [("newer", False), ("older", True)]
+
+    async def test_an_event_whose_subscriber_raised_was_not_handled(
+        self, payments_db: Any, dispatcher: Any, seen: Any
+    ) -> None:
+        def refuse(newer_seen: bool) -> None:
+            raise LookupError(f"{newer_seen=}")
+
+        with pytest.raises(HookRaised, match="newer_seen=False"):
+            await payments_db.run_job(payments_db.dispatcher(refuse), self.event("newer", 9))
+        await payments_db.run_job(dispatcher, self.event("older", 1))
+        assert seen == [("older", False)]
+
+    async def test_events_of_one_object_are_handled_one_after_the_other(
+        self, payments_db: Any
+    ) -> None:
+        running = most = 0
+
+        async def see() -> None:
+            nonlocal running, most
+            running += 1
+            most = max(most, running)
+            for _ in range(20):
+                await asyncio.sleep(0)
+            running -= 1
+
+        dispatcher = payments_db.dispatcher(see)
+        events = [self.event(f"e{second}", second) for second in range(8)]
+        await asyncio.gather(
+            *(payments_db.run_job(dispatcher, event, id=event.event_id) for event in events)
+        )
+        assert most == 1
+
+    async def test_an_event_that_all_subscribers_skip_is_stale(self, payments_db: Any) -> None:
+        def skip(newer_seen: bool) -> str | None:
+            return "stale" if newer_seen else None
+
+        async def skip_later(newer_seen: bool) -> str | None:
+            return skip(newer_seen)
+
+        both = payments_db.dispatcher(skip, skip_later)
+        assert await payments_db.run_job(both, self.event("b", 2)) == "handled"
+        assert await payments_db.run_job(both, self.event("a", 1)) == "stale"
+        assert await payments_db.run_job(both, self.event("a", 1)) == "replayed"
+        one = payments_db.dispatcher(skip, payments_db.pay)
+        assert await payments_db.run_job(one, self.event("0", 0)) == "handled"

@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 import pytest
 from sqlalchemy import Column, DateTime, MetaData, String, Table, insert, select
 
-from corral import Payload, Queue, testing
+from corral import Payload, Queue, hookimpl, testing
 from corral_billing_webhooks_retry import billing_webhooks_retry
 
 pytestmark = pytest.mark.asyncio
 
-ROUTE, SUBSCRIBER = re.findall(
+ROUTE, SUBSCRIBER, SKIPPING = re.findall(
     r"```python\n(.*?)```", (Path(__file__).parents[1] / "README.md").read_text(), re.DOTALL
 )
 
@@ -112,3 +112,28 @@ async def test_the_subscriber_marks_the_invoice_and_enqueues_the_mail(
         paid = await connection.scalar(select(invoices.c.paid_at))
     assert paid.replace(tzinfo=event.occurred_at.tzinfo) == event.occurred_at
     assert await payments_db.count_rows() == (0, 1, 1)
+
+
+async def test_the_skipping_subscriber_stores_the_newest_state_alone(payments_db: Any) -> None:
+    stored: list[Any] = []
+
+    async def store_state(subscription: Any, connection: Any) -> None:
+        assert connection.in_transaction()
+        stored.append(subscription["status"])
+
+    made: dict[str, Any] = {"hookimpl": hookimpl, "store_state": store_state}
+    exec(SKIPPING, made)
+    dispatcher = payments_db.dispatcher(made["billing_webhooks_retry_event"])
+    statuses = []
+    for second, status in ((2, "canceled"), (1, "active")):
+        event = billing_webhooks_retry.validated(
+            {
+                "provider": "stripe",
+                "eventId": f"evt_{second}",
+                "type": "customer.subscription.updated",
+                "occurredAt": f"2027-01-01T10:00:0{second}Z",
+                "body": {"data": {"object": {"id": "sub_1", "status": status}}},
+            }
+        )
+        statuses.append(await payments_db.run_job(dispatcher, event))
+    assert (statuses, stored) == (["handled", "stale"], ["canceled"])

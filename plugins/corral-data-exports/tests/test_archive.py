@@ -60,7 +60,7 @@ def test_what_was_put_in_comes_out_while_more_is_to_come() -> None:
 
 def as_text(form, records, columns=None) -> str:
     writer = encoder(form, columns)
-    return b"".join([*map(writer.record, records), writer.end()]).decode()
+    return b"".join([*map(writer.record, records), writer.end()]).decode("utf-8-sig")
 
 
 def test_json_is_one_array() -> None:

@@ -112,7 +112,7 @@ def test_what_is_no_text_is_written_as_text_and_checked_like_text(value: object,
 def test_a_header_and_a_line_that_hold_it_are_read_as_text(text: str) -> None:
     """As a reader of the file has them, quoted where they must be."""
     table = encoder("csv", None)
-    written = (table.record({text: text, "n": -1}) + table.end()).decode()
+    written = (table.record({text: text, "n": -1}) + table.end()).decode("utf-8-sig")
     assert list(csv.reader(io.StringIO(written, newline=""))) == [
         [f"'{text}", "n"],
         [f"'{text}", "-1"],

@@ -49,19 +49,25 @@ async def test_json_holds_the_user_s_rows_of_every_table_and_nobody_else_s(shop)
     ]
     assert json.loads(read["visits.json"]) == [{"at": "2027-01-01"}]
     assert json.loads(read["manifest.json"]) == {
+        "version": 1,
         "userId": "1",
         "exportId": "e1",
         "format": "json",
+        "encoding": "utf-8",
         "madeAt": "2027-01-01T00:00:00Z",
         "entries": [
             {
                 "records": name,
                 "rows": rows,
+                "columns": columns,
                 "name": f"{name}.json",
                 "size": len(read[f"{name}.json"]),
                 "sha256": hashlib.sha256(read[f"{name}.json"]).hexdigest(),
             }
-            for name, rows in (("orders", 2), ("visits", 1))
+            for name, rows, columns in (
+                ("orders", 2, ["id", "note", "total", "paid"]),
+                ("visits", 1, ["at"]),
+            )
         ],
     }
     assert made.size == (shop.folder / made.key).stat().st_size
@@ -72,13 +78,13 @@ async def test_csv_holds_the_same_with_formulas_made_text(shop) -> None:
         made = await export_data(shop.job(form="csv"), exports)
 
     read = shop.read(made.key)
-    rows = list(csv.reader(io.StringIO(read["orders.csv"].decode(), newline="")))
+    rows = list(csv.reader(io.StringIO(read["orders.csv"].decode("utf-8-sig"), newline="")))
     assert rows[0] == ["id", "note", "total", "paid"]
     assert [[row[0], row[1], float(row[2]), row[3]] for row in rows[1:]] == [
         ["10", "'=1+1", 12.5, "true"],
         ["12", "", -3.0, "false"],
     ]
-    assert read["visits.csv"] == b"at\r\n2027-01-01\r\n"
+    assert read["visits.csv"] == b"\xef\xbb\xbfat\r\n2027-01-01\r\n"
     assert "apostrophe" in json.loads(read["manifest.json"])["formulas"]
 
 
@@ -115,7 +121,7 @@ async def test_values_of_all_kinds_in_a_table_of_a_schema(shop) -> None:
         dict(zip(names, EXPORTED[database], strict=True))
     ]
     header, row = csv.reader(
-        io.StringIO(shop.read(as_csv.key)[f"{schema}_things.csv"].decode(), newline="")
+        io.StringIO(shop.read(as_csv.key)[f"{schema}_things.csv"].decode("utf-8-sig"), newline="")
     )
     assert header == names
     at, _, _, many, odd = map(str, EXPORTED[database])
@@ -128,7 +134,7 @@ async def test_a_user_without_rows_gets_empty_entries(shop) -> None:
         as_json = await export_data(shop.job("4"), exports)
         as_csv = await export_data(shop.job("4", form="csv"), exports)
     assert json.loads(shop.read(as_json.key)["orders.json"]) == []
-    assert shop.read(as_csv.key)["orders.csv"] == b"id,note,total,paid\r\n"
+    assert shop.read(as_csv.key)["orders.csv"] == b"\xef\xbb\xbfid,note,total,paid\r\n"
 
 
 async def test_the_database_is_that_of_one_moment(shop) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import timedelta
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import column, func, select, table
 
-from corral import hookimpl
+from corral import Exponential, hookimpl
 from corral_data_exports import data_exports
 from corral_data_exports.processor import export_data
 
@@ -57,9 +58,10 @@ async def test_a_participant_and_an_application_that_knows_its_users(shop) -> No
 
 async def test_what_it_says_of_attempts_and_settings_is_so() -> None:
     options = data_exports.options
-    assert options.attempts == 5
-    waits = [options.backoff.delay * 2**number for number in range(options.attempts - 1)]
-    assert sum(wait.total_seconds() for wait in waits) == 15 * 60
+    assert options == options.retrying_for(timedelta(days=1))
+    assert options.backoff == Exponential(
+        delay=timedelta(minutes=1), jitter=0.25, max=timedelta(hours=1)
+    )
     assert data_exports.concurrency == 2
     assert data_exports.timeout is not None
     assert data_exports.timeout.total_seconds() == 4 * 3600

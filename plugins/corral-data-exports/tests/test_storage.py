@@ -128,6 +128,27 @@ async def test_old_archives_are_purged_and_other_objects_are_not(storage) -> Non
     assert await storage.size("report.zip") == len("somebody else's")
 
 
+async def test_archives_of_one_user_are_purged(storage) -> None:
+    keys = {
+        (user, form): object_key(DataExport(user_id=user, export_id="e1", format=form))
+        for user in ("1", "2")
+        for form in ("json", "csv")
+    }
+    for key in keys.values():
+        await write(storage, b"an archive", key=key)
+    assert await storage.purge_user("1") == 2
+    left = {name for name, key in keys.items() if await storage.size(key) is not None}
+    assert left == {("2", "json"), ("2", "csv")}
+    assert await storage.purge_user("1") == 0
+
+
+async def test_an_archive_is_deleted_where_it_is_there(storage) -> None:
+    await write(storage, b"an archive")
+    for _ in range(2):
+        await storage.delete(KEY)
+        assert await storage.size(KEY) is None
+
+
 @pytest.mark.parametrize(
     "key", ["../secret", "/etc/passwd", "", ".", f"{KEY}#1", "report.zip", f"x/{KEY}", f"{KEY}\n"]
 )
@@ -281,7 +302,8 @@ async def test_the_key_is_the_same_for_the_same_export_and_a_plain_name_for_any(
     ]
     keys = [object_key(export) for export in exports]
     assert len({*keys}) == len(exports)
-    assert all(re.fullmatch(r"[0-9a-f]{40}\.zip", key) for key in keys)
-    assert KEY == "1e622d140b95d56a7b017a92951cf51e2581d38d.zip", (
+    assert all(re.fullmatch(r"[0-9a-f]{24}-[0-9a-f]{40}\.zip", key) for key in keys)
+    assert len({key.partition("-")[0] for key in keys}) == 4, "a user's archives begin alike"
+    assert KEY == "391552c099c101b131feaf24-1e622d140b95d56a7b017a92951cf51e2581d38d.zip", (
         "archives of earlier versions are found"
     )

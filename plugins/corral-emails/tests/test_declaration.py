@@ -5,6 +5,9 @@ nothing for it.
 from __future__ import annotations
 
 import json
+import re
+from datetime import timedelta
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -12,6 +15,7 @@ import pytest
 from corral import PayloadRefused
 from corral.testing import DeclarationContract
 from corral_emails import emails
+from corral_emails.server_report import ServerReport
 
 GOOD = {"to": "ada@example.org", "template": "welcome", "variables": {"name": "Ada"}}
 
@@ -68,3 +72,33 @@ def test_refuses_what_the_processor_would_refuse(fields, path) -> None:
 def test_refuses_line_breaks_and_nul_anywhere(fields, path, character) -> None:
     hostile = json.loads(json.dumps(fields).replace("{}", json.dumps(character)[1:-1]))
     assert wrong_fields(**hostile) == [path]
+
+
+@pytest.mark.asyncio
+async def test_the_readme_has_the_counter_as_it_is(deps) -> None:
+    """The test of the alerts looks such counters up in the READMEs."""
+    ServerReport(deps)
+    page = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
+    (row,) = re.findall(r"^\| `(\w+)` \| counter \| `(\w+)` \| (.+) \|$", page, re.MULTILINE)
+    (counter,) = deps.counters.values()
+    assert row[:2] == (counter.name, counter.label)
+    assert [value for value in counter.counts if f"`{value}`" not in row[2]] == []
+
+
+def test_the_readme_has_the_options_for_other_producers() -> None:
+    page = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
+    (written,) = re.findall(r'`(\{"attempts": .+\})`', page)
+    options, backoff = emails.options, emails.options.backoff
+    assert json.loads(written) == {
+        "attempts": options.attempts,
+        "backoff": {
+            "type": "exponential",
+            "delay": milliseconds(backoff.delay),
+            "jitter": backoff.jitter,
+            "maxDelay": milliseconds(backoff.max),
+        },
+    }
+
+
+def milliseconds(duration: timedelta) -> int:
+    return duration // timedelta(milliseconds=1)

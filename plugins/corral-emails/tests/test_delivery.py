@@ -169,32 +169,28 @@ class TestARefusalForNow:
 
     async def test_of_the_text_or_by_closing_down_is_one_too(self, postbox, mailer) -> None:
         for reply in ("452 4.3.1 disk full", "421 4.3.2 closing down"):
-            postbox.replies["DATA"] = [reply]
+            postbox.replies["DATA"] = [reply, reply]
             with pytest.raises(Deferred, match=reply):
                 await send_email(testing.job(emails, WELCOME), mailer)
+        postbox.replies["DATA"] = []
         await send_email(testing.job(emails, WELCOME), mailer)
         assert len(postbox.envelopes) == 1
 
 
 class TestARefusalForGood:
-    @pytest.mark.parametrize("step", ["ada@example.org", "DATA"])
-    async def test_fails_the_job_with_the_servers_words(self, postbox, mailer, step) -> None:
-        postbox.replies[step] = ["550 5.1.1 nobody here"]
-        with pytest.raises(
-            Fail, match=rf"^127\.0\.0\.1:{postbox.port} answered 550 5\.1\.1 nobody here$"
-        ):
+    @pytest.mark.parametrize(
+        ("step", "reply"),
+        [("ada@example.org", "550 5.1.1 nobody here"), ("DATA", "554 5.6.0 not a mail")],
+    )
+    async def test_fails_the_job_with_the_servers_words(self, postbox, mailer, step, reply) -> None:
+        postbox.replies[step] = [reply]
+        with pytest.raises(Fail) as failed:
             await send_email(testing.job(emails, WELCOME), mailer)
+        assert str(failed.value) == f"127.0.0.1:{postbox.port} answered {reply}"
         assert postbox.envelopes == []
 
-    async def test_of_one_recipient_keeps_the_mail_from_all(self, postbox, mailer) -> None:
-        postbox.replies["bob@example.org"] = ["550 5.1.1 nobody here"]
-        with pytest.raises(Fail):
-            await send_email(testing.job(emails, welcome(cc=["bob@example.org"])), mailer)
-        await send_email(testing.job(emails, welcome("eve@example.org")), mailer)
-        assert [envelope.rcpt_tos for envelope in postbox.envelopes] == [["eve@example.org"]]
-
     async def test_by_bytes_that_are_no_text_is_still_text(self, postbox, mailer) -> None:
-        postbox.replies["DATA"] = ["550 caf\udce9"]
+        postbox.replies["ada@example.org"] = ["550 caf\udce9"]
         with pytest.raises(Fail) as failed:
             await send_email(testing.job(emails, WELCOME), mailer)
         assert "550 caf" in str(failed.value)
@@ -202,7 +198,12 @@ class TestARefusalForGood:
 
 
 class TestTheConnection:
-    async def test_is_one_for_many_mails_also_at_once(self, postbox, mailer) -> None:
+    async def test_is_one_for_one_mail_after_the_other(self, postbox, mailer) -> None:
+        for n in range(5):
+            await send_email(testing.job(emails, WELCOME, id=f"j{n}"), mailer)
+        assert (len(postbox.envelopes), postbox.connections) == (5, 1)
+
+    async def test_is_never_shared_by_mails_at_once(self, postbox, mailer) -> None:
         jobs = [testing.job(emails, welcome(f"user{n}@example.org"), id=f"j{n}") for n in range(20)]
         await asyncio.gather(*(send_email(job, mailer) for job in jobs))
         assert sorted(envelope.rcpt_tos[0] for envelope in postbox.envelopes) == sorted(
@@ -211,7 +212,7 @@ class TestTheConnection:
         assert {mail["To"]: mail["Message-ID"] for mail in postbox.mails} == {
             job.payload.to: f"<emails.{job.id}@acme.example>" for job in jobs
         }
-        assert postbox.connections == 1
+        assert postbox.connections <= 10
 
     async def test_that_the_server_closed_while_idle_is_opened_again(self, postbox, mailer) -> None:
         await send_email(testing.job(emails, WELCOME), mailer)
@@ -262,8 +263,9 @@ async def test_a_processor_needs_no_server_in_a_unit_test() -> None:
     """A fake replaces the network only: templates, addresses and headers are the real ones."""
 
     class FakeMailer(Mailer):
-        async def send(self, message: EmailMessage) -> None:
+        async def send(self, message: EmailMessage, *, attempt: int = 1) -> tuple[()]:
             outbox.append(message)
+            return ()
 
     outbox: list[EmailMessage] = []
     sent = await send_email(testing.job(emails, WELCOME), FakeMailer(EmailSettings()))

@@ -5,7 +5,6 @@ reply and row.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 
 import pytest
 import pytest_asyncio
@@ -25,12 +24,6 @@ WELCOME = {
 }
 
 pytestmark = pytest.mark.asyncio
-
-
-@pytest_asyncio.fixture
-async def deps() -> AsyncIterator[Deps]:
-    async with AsyncExitStack() as resources:
-        yield testing.deps(resources=resources)
 
 
 @pytest.fixture

@@ -53,6 +53,27 @@ def test_the_applications_own_come_first_and_the_shipped_stay(own, tmp_path) -> 
     assert own.render(job("account-deleted")).subject == "Your account at Acme is deleted"
 
 
+def test_the_confirmation_of_a_deletion_claims_no_more_than_it_is_given(own) -> None:
+    whole = own.render(job("account-deleted"))
+    assert whole == own.render(job("account-deleted", complete=True, kept=[]))
+    for text in (whole.text, whole.html):
+        assert "your account and what we kept about you were deleted" in text
+        assert "We keep" not in text
+    assert whole.text == (
+        "Hello,\n\nyour account and what we kept about you were deleted, as you asked. "
+        "This is the last mail we send you.\n\nAcme"
+    )
+    kept = own.render(job("account-deleted", complete=True, kept=["tax <law>", "a ban"]))
+    assert "what we kept about you beside the following were deleted" in kept.text
+    assert "\n* tax <law>\n* a ban\n" in kept.text
+    assert "<li>tax &lt;law&gt;</li>" in kept.html
+    partly = own.render(job("account-deleted", complete=False, kept=[]))
+    for text in (partly.text, partly.html):
+        assert "not deleted yet" in text
+        assert "and what we kept about you" not in text
+        assert "last mail" not in text
+
+
 def test_a_change_is_seen_without_a_restart(own, tmp_path) -> None:
     write(tmp_path, "hello", "one")
     assert own.render(job("hello")).subject == "one"

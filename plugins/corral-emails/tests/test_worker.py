@@ -4,11 +4,14 @@ takes the mail.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -40,6 +43,8 @@ def corral_job_context(job):
         os.kill(os.getpid(), signal.SIGKILL)
 '''
 
+SECONDS = 10
+
 PROCESSOR = emails.processed_by(send_email, using=open_mailer)
 
 
@@ -66,11 +71,11 @@ async def test_550_is_final_and_451_is_tried_again(corral_kit: testing.Kit, post
     (failed,) = drained.outcomes(emails, "gone")
     assert isinstance(failed, Failed)
     assert failed.reason == f"Fail: 127.0.0.1:{postbox.port} answered 550 5.1.1 nobody here"
-    *deferred, sent = drained.outcomes(emails, "busy")
-    assert [(type(each), each.delay_ms) for each in deferred] == [
-        (Retried, 5_000),
-        (Retried, 10_000),
-    ]
+    first, second, sent = drained.outcomes(emails, "busy")
+    assert isinstance(first, Retried)
+    assert 7_500 <= first.delay_ms <= 10_000
+    assert isinstance(second, Retried)
+    assert 15_000 <= second.delay_ms <= 20_000
     assert isinstance(sent, Completed)
     assert {job.id: job.state for job in corral_kit.jobs(emails)} == {
         "gone": "failed",
@@ -79,20 +84,61 @@ async def test_550_is_final_and_451_is_tried_again(corral_kit: testing.Kit, post
     assert [envelope.rcpt_tos for envelope in postbox.envelopes] == [["busy@example.org"]]
 
 
-async def test_451_at_every_attempt_is_given_up_when_they_are_spent(
-    corral_kit: testing.Kit, postbox
-) -> None:
-    postbox.replies["busy@example.org"] = ["451 4.7.1 greylisted"] * 9
-    await corral_kit.enqueue(emails, welcome("busy@example.org"))
-    drained = await corral_kit.drain(PROCESSOR, for_=timedelta(hours=1))
-    assert [type(outcome) for outcome in drained.outcomes(emails)] == [Retried, Retried, Failed]
-    assert postbox.envelopes == []
+class TestTheHorizon:
+    """How long the mail server may be away, or refuse us, before a mail is lost."""
+
+    async def test_a_server_that_refuses_us_for_a_day_has_the_mail_afterwards(
+        self, corral_kit: testing.Kit, scripted, monkeypatch
+    ) -> None:
+        monkeypatch.setenv(f"{PREFIX}PORT", str(scripted.port))
+        scripted.always = {"MAIL": "530 5.7.0 authentication required"}
+        await corral_kit.enqueue(emails, welcome("ada@example.org"))
+        await corral_kit.drain(PROCESSOR, for_=timedelta(hours=23.5))
+        assert [job.state for job in corral_kit.jobs(emails)] == ["delayed"]
+        scripted.always = {}
+        await corral_kit.drain(PROCESSOR, for_=timedelta(hours=1))
+        assert [recipients for recipients, _ in scripted.mails] == [["ada@example.org"]]
+
+    async def test_so_has_one_that_cannot_be_reached(
+        self, corral_kit: testing.Kit, scripted, monkeypatch
+    ) -> None:
+        monkeypatch.setenv(f"{PREFIX}PORT", "1")
+        await corral_kit.enqueue(emails, welcome("ada@example.org"))
+        await corral_kit.drain(PROCESSOR, for_=timedelta(hours=23.5))
+        assert [job.state for job in corral_kit.jobs(emails)] == ["delayed"]
+        monkeypatch.setenv(f"{PREFIX}PORT", str(scripted.port))
+        await corral_kit.drain(PROCESSOR, for_=timedelta(hours=1))
+        assert len(scripted.mails) == 1
+
+    async def test_one_that_greylists_for_five_minutes_has_it_within_ten(
+        self, corral_kit: testing.Kit, scripted, monkeypatch
+    ) -> None:
+        monkeypatch.setenv(f"{PREFIX}PORT", str(scripted.port))
+        scripted.always = {"RCPT": "451 4.7.1 greylisted, try again in 300 seconds"}
+        await corral_kit.enqueue(emails, welcome("ada@example.org"))
+        await corral_kit.drain(PROCESSOR, for_=timedelta(minutes=5))
+        scripted.always = {}
+        await corral_kit.drain(PROCESSOR, for_=timedelta(minutes=5))
+        assert len(scripted.mails) == 1
+
+    async def test_it_ends(self, corral_kit: testing.Kit, scripted, monkeypatch) -> None:
+        """A day later nobody wants the mail; until then it took some forty attempts."""
+        monkeypatch.setenv(f"{PREFIX}PORT", str(scripted.port))
+        scripted.always = {"RCPT": "451 4.7.1 greylisted"}
+        await corral_kit.enqueue(emails, welcome("ada@example.org"))
+        drained = await corral_kit.drain(PROCESSOR, for_=timedelta(hours=36))
+        *retried, failed = drained.outcomes(emails)
+        assert {type(each) for each in retried} == {Retried}
+        assert isinstance(failed, Failed)
+        waited = timedelta(milliseconds=sum(each.delay_ms for each in retried))
+        assert timedelta(hours=24) <= waited <= timedelta(hours=33)
+        assert len(retried) < 50
 
 
 @pytest.fixture
 def worker(
     corral_kit: testing.Kit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
+) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     """Starts `corral worker` with the application above; none outlives the test."""
     (tmp_path / "acme_mail.py").write_text(APPLICATION, "utf-8")
     settings = {
@@ -111,9 +157,9 @@ def worker(
     monkeypatch.delitem(sys.modules, "acme_mail", raising=False)
     started: list[subprocess.Popen[bytes]] = []
 
-    def start() -> subprocess.Popen[bytes]:
+    def start(*options: str) -> subprocess.Popen[bytes]:
         with (tmp_path / "worker.log").open("ab") as log:
-            command = [sys.executable, "-m", "corral", "worker", "emails"]
+            command = [sys.executable, "-m", "corral", "worker", "emails", *options]
             started.append(subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log))
         return started[-1]
 
@@ -171,3 +217,62 @@ async def test_without_a_ledger_the_second_mail_can_be_recognised(crashed, postb
     result = await crashed()
     first, second = postbox.mails
     assert result == {"messageId": first["Message-ID"]} == {"messageId": second["Message-ID"]}
+
+
+async def test_a_server_that_refuses_us_is_told_to_operators_by_health_and_metrics(
+    corral_kit: testing.Kit, worker, scripted, wait_until, monkeypatch, tmp_path: Path
+) -> None:
+    """From the reply to what `corral health` prints and Prometheus scrapes, and back to health."""
+    monkeypatch.setenv(f"{PREFIX}PORT", str(scripted.port))
+    scripted.always = {"MAIL": "530 5.7.0 authentication required"}
+    for number in range(3):
+        await corral_kit.enqueue(emails, welcome(f"user{number}@example.org"), job_id=f"m{number}")
+    process = worker("--metrics-port", "0")
+
+    async def corral(*arguments: str) -> tuple[int, str]:
+        asked = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "corral", *arguments),
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        _, error = await asked.communicate()
+        return asked.returncode, error.decode()
+
+    def served() -> str | None:
+        found = re.search(r"http://127\.0\.0\.1:\d+", (tmp_path / "worker.log").read_text("utf-8"))
+        return found and found[0]
+
+    def get(path: str) -> str:
+        with urllib.request.urlopen(f"{url}{path}", timeout=SECONDS) as answer:
+            return answer.read().decode()
+
+    async def is_refused() -> bool:
+        return (await corral("health"))[0] == 1 and "refuses us" in (await corral("health"))[1]
+
+    async def is_well() -> bool:
+        return (await corral("health"))[0] == 0
+
+    url = await wait_until(served, "metrics are served")
+    await wait_until(is_refused, "corral health fails")
+    sentence = (
+        f"the mail server refuses us: 127.0.0.1:{scripted.port} answered MAIL with"
+        " 530 5.7.0 authentication required"
+    )
+    assert await corral("health") == (1, f"error: {sentence}\n")
+    body = await asyncio.to_thread(get, "/metrics")
+    counted = dict(
+        re.findall(r'^corral_emails_refused_total{about="(\w+)"} (.+)$', body, re.MULTILINE)
+    )
+    assert counted.keys() == {"sender", "recipient", "content"}
+    assert (counted["recipient"], counted["content"]) == ("0.0", "0.0")
+    assert float(counted["sender"]) >= 3
+    assert "# TYPE corral_emails_refused_total counter" in body
+    ready = json.loads(await asyncio.to_thread(get, "/readyz"))
+    assert ready == {"ready": True, "troubles": [sentence]}, "it goes on taking jobs"
+
+    scripted.always = {}
+    await wait_until(is_well, "the next attempt is taken")
+    process.terminate()
+    await wait_until(lambda: process.poll() is not None, "the worker has stopped")
+    assert process.returncode == 0

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -26,9 +27,11 @@ import pytest_asyncio
 import trustme
 
 import corral_webhooks_outgoing
-from corral import Deps, hookimpl, testing
+from corral import Deps, Job, hookimpl, testing
+from corral_webhooks_outgoing import WebhookDelivery, webhooks_outgoing
 from corral_webhooks_outgoing.answer import Answer
 from corral_webhooks_outgoing.courier import Courier
+from corral_webhooks_outgoing.endpoints import Endpoint, add_endpoint
 from corral_webhooks_outgoing.guard import Guard
 from corral_webhooks_outgoing.message import Message
 from corral_webhooks_outgoing.processor import Deliveries, open_deliveries
@@ -108,7 +111,7 @@ class Receiver:
 
 @asynccontextmanager
 async def listening(
-    host: str = "127.0.0.1", *, tls: ssl.SSLContext | None = None
+    host: str = "127.0.0.1", *, tls: ssl.SSLContext | None = None, port: int = 0
 ) -> AsyncIterator[Receiver]:
     """A receiver until the block ends."""
     receiver = Receiver()
@@ -117,7 +120,7 @@ async def listening(
     def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         running.add(asyncio.get_running_loop().create_task(receiver.serve(reader, writer)))
 
-    server = await asyncio.start_server(connected, host, 0, ssl=tls)
+    server = await asyncio.start_server(connected, host, port, ssl=tls)
     receiver.port = server.sockets[0].getsockname()[1]
     try:
         yield receiver
@@ -130,7 +133,7 @@ async def listening(
 
 @pytest.fixture
 def serving() -> Callable[..., Any]:
-    """Makes receivers: `async with serving(tls=…) as receiver`."""
+    """Makes receivers: `async with serving(tls=…, port=…) as receiver`."""
     return listening
 
 
@@ -321,6 +324,41 @@ async def deliveries_with(
             return deliveries
 
         yield opening
+
+
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+
+def delivery(
+    job_id: str = "test-job", *, endpoint: str = "ep_1", attempt: int = 1, **moments: datetime
+) -> Job[WebhookDelivery]:
+    """A job for an endpoint; `enqueued_at` and `processed_on` say when."""
+    payload = {
+        "endpointId": endpoint,
+        "eventId": "evt_1",
+        "eventType": "user.created",
+        "data": {"id": 7},
+    }
+    return testing.job(webhooks_outgoing, payload, id=job_id, attempt=attempt, **moments)
+
+
+async def added(deliveries: Deliveries, port: int, endpoint_id: str = "ep_1") -> Endpoint:
+    """Store an endpoint at a port of this machine."""
+    async with deliveries.engine.begin() as connection:
+        url = f"http://127.0.0.1:{port}/t0ken"
+        return await add_endpoint(connection, url, endpoint_id=endpoint_id, secret=SECRET)
+
+
+@pytest.fixture
+def opening(deliveries_with: Opening, receiver: Receiver) -> Opening:
+    """Opens deliveries that may reach this machine, with an endpoint at the receiver."""
+
+    async def opened(**given: Any) -> Deliveries:
+        deliveries = await deliveries_with(allow_private=1, **given)
+        await added(deliveries, receiver.port)
+        return deliveries
+
+    return opened
 
 
 @pytest.fixture

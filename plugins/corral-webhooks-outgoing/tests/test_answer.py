@@ -49,6 +49,16 @@ def test_only_429_and_503_are_asked(status) -> None:
     assert wait("7", status) is None
 
 
+@pytest.mark.parametrize("status", [301, 308, 408, 429, 500, 503, 599, 600])
+def test_what_the_endpoint_would_answer_to_other_events_says_that_it_is_down(status) -> None:
+    assert Answer(status).is_down
+
+
+@pytest.mark.parametrize("status", [200, 204, 400, 401, 404, 409, 410, 413, 422, 499])
+def test_what_is_about_one_event_does_not(status) -> None:
+    assert not Answer(status).is_down
+
+
 def test_the_status_is_reported_and_how_the_body_begins() -> None:
     assert str(Answer(503)) == "answered 503"
     assert str(Answer(503, None, b"  try\n\tlater ")) == "answered 503: try later"

@@ -4,11 +4,13 @@ nothing for it.
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
-from corral import PayloadRefused
+from corral import Exponential, PayloadRefused
 from corral.testing import DeclarationContract
-from corral_webhooks_outgoing import webhooks_outgoing
+from corral_webhooks_outgoing import HORIZON, webhooks_outgoing
 
 GOOD = {"endpointId": "ep_1", "eventId": "evt_1", "eventType": "user.created", "data": {"id": 7}}
 
@@ -56,8 +58,11 @@ def test_refuses_what_cannot_be_sent(fields, path) -> None:
     assert wrong_fields(**fields) == [path]
 
 
-def test_is_tried_eight_times_for_two_hours() -> None:
+def test_attempts_last_three_days_with_the_shortest_waits() -> None:
+    """What a job does in those days is in test_horizon.py."""
     options = webhooks_outgoing.options
-    waits = [options.backoff.delay * 2**failed for failed in range(options.attempts - 1)]
-    assert options.attempts == 8
-    assert round(sum(wait.total_seconds() for wait in waits) / 3600, 1) == 2.1
+    backoff = options.backoff
+    assert isinstance(backoff, Exponential)
+    waits = [min(backoff.delay * 2 ** min(n, 30), backoff.max) for n in range(options.attempts - 1)]
+    shortest = sum(waits, timedelta()) * (1 - backoff.jitter)
+    assert HORIZON <= shortest <= HORIZON + backoff.max

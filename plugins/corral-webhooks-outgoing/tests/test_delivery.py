@@ -15,10 +15,11 @@ from sqlalchemy import select, text
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 from standardwebhooks import Webhook
 
-from corral import Fail, HookRaised, Job, JobScheduler, Payload, Queue, Retry, sql, testing
+from corral import Fail, HookRaised, JobScheduler, Payload, Queue, Retry, sql
 from corral.errors import ConfigurationError, DatabaseUnavailable
+from corral.outcome import Completed, Retried
 from corral.sql import outbox
-from corral_webhooks_outgoing import WebhookDelivery, webhooks_outgoing
+from corral_webhooks_outgoing import webhooks_outgoing
 from corral_webhooks_outgoing.endpoints import (
     Endpoint,
     add_endpoint,
@@ -35,9 +36,9 @@ from corral_webhooks_outgoing.processor import (
 )
 from corral_webhooks_outgoing.settings import PREFIX
 
-from .conftest import Receiver, answering
+from .conftest import SECRET, added, answering
+from .conftest import delivery as job
 
-SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 SENT, BEFORE = (
     SentWebhook(webhook_id="evt_1", status=204),
     SentWebhook(webhook_id="evt_1", status=None),
@@ -53,41 +54,11 @@ class Notice(Payload):
 notices = Queue("notices", Notice)
 
 
-def job(
-    job_id: str = "test-job", *, endpoint: str = "ep_1", attempt: int = 1
-) -> Job[WebhookDelivery]:
-    payload = {
-        "endpointId": endpoint,
-        "eventId": "evt_1",
-        "eventType": "user.created",
-        "data": {"id": 7},
-    }
-    return testing.job(webhooks_outgoing, payload, id=job_id, attempt=attempt)
-
-
-async def added(deliveries: Deliveries, receiver: Receiver, endpoint_id: str = "ep_1") -> Endpoint:
-    async with deliveries.engine.begin() as connection:
-        url = f"http://127.0.0.1:{receiver.port}/t0ken"
-        return await add_endpoint(connection, url, endpoint_id=endpoint_id, secret=SECRET)
-
-
 async def is_enabled(deliveries: Deliveries) -> bool:
     async with deliveries.engine.connect() as connection:
         endpoint = await find_endpoint(connection, "ep_1")
     assert endpoint is not None
     return endpoint.enabled
-
-
-@pytest.fixture
-def opening(deliveries_with, receiver) -> Any:
-    """Opens deliveries that may reach this machine, with an endpoint at the receiver."""
-
-    async def opened(**given: Any) -> Deliveries:
-        deliveries = await deliveries_with(allow_private=1, **given)
-        await added(deliveries, receiver)
-        return deliveries
-
-    return opened
 
 
 async def test_a_delivery_is_verified_by_the_receivers_library(opening, receiver) -> None:
@@ -113,7 +84,7 @@ async def test_while_a_secret_is_changed_receivers_of_both_verify_it(opening, re
 
 async def test_two_endpoints_hear_of_one_event_under_one_id(opening, receiver) -> None:
     deliveries = await opening()
-    await added(deliveries, receiver, "ep_2")
+    await added(deliveries, receiver.port, "ep_2")
     for endpoint_id in ("ep_1", "ep_2"):
         assert await deliver(job(f"evt_1.{endpoint_id}", endpoint=endpoint_id), deliveries) == SENT
     assert [request.headers["webhook-id"] for request in receiver.requests] == ["evt_1", "evt_1"]
@@ -205,7 +176,29 @@ async def test_a_receiver_that_is_busy_says_when(opening, receiver, status) -> N
     receiver.replies.append(answering(status, b"busy", retry_after="7"))
     with pytest.raises(Retry, match=f"answered {status}: busy") as retry:
         await deliver(job(), deliveries)
-    assert retry.value.after == timedelta(seconds=7)
+    assert (retry.value.at_least, retry.value.after) == (timedelta(seconds=7), None)
+
+
+@pytest.mark.parametrize(
+    "asked", ["1", "0", "-7", "soon", "Wed, 01 Jan 2020 11:59:59 GMT"], ids=str
+)
+async def test_a_receiver_that_asks_for_less_than_the_backoff_does_not_spend_the_attempts(
+    opening, receiver, corral_kit, asked
+) -> None:
+    """A receiver that is down for hours and answers `Retry-After: 1` used to spend all attempts in
+    seconds.
+    """
+    await opening()
+    receiver.replies += [answering(503, retry_after=asked) for _ in range(4)]
+    await corral_kit.enqueue(webhooks_outgoing, job().payload)
+    drained = await corral_kit.drain(
+        webhooks_outgoing.processed_by(deliver, using=open_deliveries), for_=timedelta(minutes=20)
+    )
+    *failed, last = drained.outcomes(webhooks_outgoing)
+    for outcome, minutes in zip(failed, (1, 2, 4, 8), strict=True):
+        assert isinstance(outcome, Retried)
+        assert 0.75 * 60_000 * minutes <= outcome.delay_ms <= 60_000 * minutes
+    assert isinstance(last, Completed)
 
 
 @pytest.mark.parametrize("status", [429, 503])
@@ -215,10 +208,10 @@ async def test_the_store_has_the_job_due_when_the_receiver_said(
 ) -> None:
     await opening()
     due = datetime.now(UTC).replace(microsecond=0) + timedelta(
-        seconds=8
+        seconds=98
     )  # a date has whole seconds
     receiver.replies.append(
-        answering(status, retry_after=format_datetime(due, usegmt=True) if as_date else "7")
+        answering(status, retry_after=format_datetime(due, usegmt=True) if as_date else "97")
     )
     enqueued = await corral_kit.enqueue(webhooks_outgoing, job().payload)
     before = datetime.now(UTC)
@@ -234,12 +227,12 @@ async def test_the_store_has_the_job_due_when_the_receiver_said(
         assert due - after <= timedelta(milliseconds=int(stored["delay"]) + 1)
         assert timedelta(milliseconds=int(stored["delay"])) <= due - before
     else:
-        assert int(stored["delay"]) == 7000
+        assert int(stored["delay"]) == 97_000
     due_at = datetime.fromtimestamp(int(score) // 4096 / 1000, UTC)
     wait = timedelta(milliseconds=int(stored["delay"]))
     assert before + wait - timedelta(milliseconds=1) <= due_at <= after + wait
     await corral_kit.drain(
-        webhooks_outgoing.processed_by(deliver, using=open_deliveries), for_=timedelta(seconds=9)
+        webhooks_outgoing.processed_by(deliver, using=open_deliveries), for_=timedelta(seconds=99)
     )
     assert corral_kit.jobs(webhooks_outgoing)[0].state == "completed"
 
@@ -384,7 +377,9 @@ async def test_while_the_database_is_away_a_worker_starts_and_sends_nothing(
     assert receiver.requests == []
 
 
-@pytest.mark.parametrize("table", ["webhook_endpoints", "corral_ledger"])
+@pytest.mark.parametrize(
+    "table", ["webhook_endpoints", "webhook_failing_endpoints", "corral_ledger"]
+)
 async def test_a_database_without_the_tables_refuses_the_start(
     opening, deliveries_with, table
 ) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 import pytest_asyncio
-from sqlalchemy import text
+from sqlalchemy import insert, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
@@ -22,11 +23,13 @@ from corral_webhooks_outgoing.endpoints import (
     enable_endpoint,
     end_rotation,
     find_endpoint,
+    forget_failures,
     list_endpoints,
     remove_endpoint,
     rotate_secret,
 )
 from corral_webhooks_outgoing.settings import PREFIX
+from corral_webhooks_outgoing.tables import webhook_failing_endpoints
 
 URL = "https://hooks.example.org/corral?token=1"
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -101,6 +104,21 @@ async def test_disabled_ones_are_not_listed_and_can_come_back(connection) -> Non
     assert await list_endpoints(connection) == []
     assert await enable_endpoint(connection, endpoint.id)
     assert await list_endpoints(connection) == [endpoint]
+
+
+@pytest.mark.parametrize("forgetting", [enable_endpoint, remove_endpoint, forget_failures])
+async def test_one_that_is_enabled_again_or_removed_fails_since_never(
+    connection, forgetting
+) -> None:
+    endpoint = await add_endpoint(connection, URL)
+    since = datetime(2030, 1, 1, tzinfo=UTC)
+    for endpoint_id in (endpoint.id, "another"):
+        row = {"endpoint_id": endpoint_id, "since": since, "announced": True}
+        await connection.execute(insert(webhook_failing_endpoints).values(row))
+    assert await forgetting(connection, endpoint.id)
+    left = await connection.scalars(select(webhook_failing_endpoints.c.endpoint_id))
+    assert list(left) == ["another"]
+    assert not await forget_failures(connection, endpoint.id)
 
 
 async def test_while_a_secret_is_changed_two_sign_and_never_three(connection) -> None:

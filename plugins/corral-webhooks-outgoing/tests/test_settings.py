@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
 from corral.errors import ConfigurationError
+from corral_webhooks_outgoing import HORIZON
 from corral_webhooks_outgoing.settings import PREFIX, WebhookSettings
 
 
@@ -15,6 +18,28 @@ def test_without_any_nothing_private_is_reached_and_an_attempt_lasts_fifteen_sec
         5.0,
         15.0,
     )
+
+
+def test_without_any_an_endpoint_has_two_requests_at_once_and_three_days() -> None:
+    settings = WebhookSettings()
+    assert (settings.endpoint_concurrency, settings.breaker_failures) == (2, 5)
+    assert timedelta(days=settings.horizon_days) == HORIZON
+    assert settings.failing_days < settings.horizon_days, "owners hear of it before events are lost"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("ENDPOINT_CONCURRENCY", value) for value in ("0", "-1", "1.5", "many")),
+        *(("BREAKER_FAILURES", value) for value in ("0", "2.5")),
+        *(("HORIZON_DAYS", value) for value in ("0", "-1", "366", "inf", "nan")),
+        *(("FAILING_DAYS", value) for value in ("0", "366", "nan")),
+    ],
+)
+def test_bounds_that_cannot_hold_are_refused(monkeypatch, name, value) -> None:
+    monkeypatch.setenv(PREFIX + name, value)
+    with pytest.raises(ConfigurationError, match=PREFIX + name):
+        WebhookSettings()
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
 
 from corral.board.board_context import BoardContext
 from corral.board.job_view import masked_schema
@@ -22,9 +21,6 @@ from corral.fleet.processes import ProcessRecords
 from corral.options import DEFAULT_COMPLETED, DEFAULT_FAILED, Exponential, Fixed, Retention
 
 __all__ = ["show_catalog"]
-
-MAX_ORPHANS: Final = 200
-"""How many queues that nothing here declares are listed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,24 +52,20 @@ async def show_catalog(_request: BoardRequest, context: BoardContext) -> BoardPa
     """Show the catalog.
 
     Costs one read of the records of other processes under this prefix, one read of the store's
-    connections if no worker of ours serves a queue, and a scan for queues that nothing here
-    declares, which `corral.inspector` bounds.
+    connections if no worker of ours serves a queue, and what `OrphanSearch.read` costs.
     """
     records = await ProcessRecords(context.link, context.prefix).read()
     others = {process: parsed(record.catalog) for process, record in records.items()}
     own = recorded(context.catalog, 0)
-    orphans = [
-        name
-        for name in await context.inspector.find_undeclared(MAX_ORPHANS)
-        if name not in context.catalog.disabled
-    ]
+    orphans = await context.read_orphans()
     disabled = {each.name for each in context.installed.plugins.disabled}
     values = {
         "entries": [_build_card(entry, context) for entry in context.catalog],
         "is_locked": context.catalog.is_locked,
         "problems": context.problems,
         "disabled": sorted(disabled - _broken_entry_points(context)),
-        "orphans": orphans,
+        "orphans": [*orphans.sizes],
+        "orphan_problem": orphans.problem,
         "warnings": [
             *context.installed.plugins.warnings,
             *differences(own, others),
@@ -118,7 +110,10 @@ def _build_card(entry: CatalogEntry, context: BoardContext) -> CatalogCard:
 
 def _backoff_in_words(backoff: Fixed | Exponential) -> str:
     jitter = f", up to {backoff.jitter:.0%} less" if backoff.jitter else ""
-    doubling = ", doubling" if isinstance(backoff, Exponential) else ""
+    doubling = ""
+    if isinstance(backoff, Exponential):
+        longest = f" up to {duration_in_words(backoff.max)}" if backoff.max is not None else ""
+        doubling = f", doubling{longest}"
     return f"{duration_in_words(backoff.delay)} apart{doubling}{jitter}"
 
 

@@ -10,23 +10,18 @@ from corral.board.board_context import BoardContext
 from corral.board.job_view import build_job_view, masked_refusal
 from corral.board.messages import BoardPage, BoardRequest, Redirect, RequestRefused
 from corral.board.pages.job_page import page_path
-from corral.board.payload_form import (
-    FormField,
-    build_form,
-    ensure_unmasked,
-    filled,
-    parse_form,
-    unmasked,
-    with_errors,
-)
+from corral.board.payload_form import FormField, build_form, filled, parse_form, with_errors
 from corral.errors import JobRefused, PayloadRefused
-from corral.inspector import StoredJob
+from corral.inspector import PayloadChanged, StoredJob
+from corral.inspector.payload_edit import members_by_field
 from corral.jobs import EnqueueOptions
+from corral.queue import Queue
 
 __all__ = ["add_job", "edit_job", "show_add_form", "show_edit_form"]
 
 EDITABLE: Final = ("waiting", "prioritized", "delayed", "failed")
 """An active job has read its payload already, and a completed one will not read it again."""
+NO_OBJECT: Final = "the stored payload is not a JSON object: what is typed here replaces all of it"
 
 
 async def show_add_form(request: BoardRequest, context: BoardContext) -> BoardPage:
@@ -41,15 +36,18 @@ async def add_job(request: BoardRequest, context: BoardContext) -> Redirect | Bo
     Costs one script call, and two calls for the audit log, which is checked before the job is made.
     """
     queue = context.queue(request.parts["queue"])
-    data, fields = parse_form(build_form(queue), request.form)
+    typed = parse_form(build_form(queue), request.form, {}, {})
+    if typed.has_errors:
+        return _add_page(queue.name, typed.fields, request)
     await context.inspector.audit.ensure_writable()
     try:
-        enqueued = await context.jobs.enqueue(queue.name, data, **_parse_options(request))
+        enqueued = await context.jobs.enqueue(queue.name, typed.payload, **_parse_options(request))
     except PayloadRefused as refused:
-        judged, elsewhere = with_errors(fields, masked_refusal(queue, data, refused))
+        refusal = masked_refusal(queue, typed.payload, refused)
+        judged, elsewhere = with_errors(typed.fields, refusal)
         return _add_page(queue.name, judged, request, elsewhere)
     except (JobRefused, RequestRefused) as refused:
-        return _add_page(queue.name, fields, request, (str(refused),))
+        return _add_page(queue.name, typed.fields, request, (str(refused),))
     if enqueued.created:
         await context.inspector.audit.record_added_job(context.who, queue.name, enqueued.id)
     return Redirect(
@@ -63,34 +61,46 @@ async def show_edit_form(request: BoardRequest, context: BoardContext) -> BoardP
     """Show the form with a job's payload; costs one script call."""
     queue = context.queue(request.parts["queue"])
     job = await context.inspector.get(queue.name, request.parts["job_id"])
-    data = build_job_view(job, queue, context.now).stored.data
-    fields = filled(build_form(queue), data if isinstance(data, dict) else {})
+    fields = filled(build_form(queue), *_members(job, queue, context))
     obstacle = ""
     if job.state not in EDITABLE:
         obstacle = f"the payload of a job that is {job.state} cannot be changed"
-    return _edit_page(job, fields, obstacle=obstacle)
+    problems = () if isinstance(job.data, dict) else (NO_OBJECT,)
+    return _edit_page(job, fields, problems, obstacle=obstacle)
 
 
 async def edit_job(request: BoardRequest, context: BoardContext) -> Redirect | BoardPage:
-    """Replace a job's payload with the form's.
+    """Change the fields of a job's payload that were changed in the form.
 
-    Costs two script calls, and one call for the audit log.
+    Costs three script calls, and one call for the audit log; one script call if nothing was
+    changed.
     """
     queue = context.queue(request.parts["queue"])
     job = await context.inspector.get(queue.name, request.parts["job_id"])
-    before: dict[str, Any] = job.data if isinstance(job.data, dict) else {}
-    data, fields = parse_form(build_form(queue), request.form)
-    kept_secrets = {
-        field.name: before[field.name] for field in fields if field.secret and field.name in before
-    }
-    shown = build_job_view(job, queue, context.now).stored.data
+    data, shown = _members(job, queue, context)
+    typed = parse_form(filled(build_form(queue), data, shown), request.form, data, shown)
+    if not typed.is_changed:
+        return Redirect(page_path(queue.name, job.id), "unchanged", {"id": job.id})
+    if typed.has_errors:
+        return _edit_page(job, typed.fields, status=422)
     try:
-        payload = kept_secrets | unmasked(data, before, shown)
-        await context.inspector.edit(queue, job.id, ensure_unmasked(queue.name, payload))
+        edited = await context.inspector.edit(queue, job.id, typed.payload, before=job.data)
     except PayloadRefused as refused:
-        judged, elsewhere = with_errors(fields, masked_refusal(queue, data, refused))
+        refusal = masked_refusal(queue, typed.payload, refused)
+        judged, elsewhere = with_errors(typed.fields, refusal)
         return _edit_page(job, judged, elsewhere, status=422)
-    return Redirect(page_path(queue.name, job.id), "edited", {"id": job.id})
+    except PayloadChanged as refused:
+        return _edit_page(job, typed.fields, (str(refused),), status=409)
+    notice = "edited" if edited else "unchanged"
+    return Redirect(page_path(queue.name, job.id), notice, {"id": job.id})
+
+
+def _members(
+    job: StoredJob, queue: Queue[Any], context: BoardContext
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A job's payload by the names of its form's fields: as it is stored, and masked."""
+    shown = build_job_view(job, queue, context.now).stored.data
+    return members_by_field(queue, job.data), members_by_field(queue, shown)
 
 
 def _parse_options(request: BoardRequest) -> EnqueueOptions:

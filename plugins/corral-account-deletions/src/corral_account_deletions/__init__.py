@@ -7,7 +7,7 @@ It must not know SQLAlchemy: corral and pydantic are enough to import it.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Collection, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +15,7 @@ from pydantic import AwareDatetime, StringConstraints
 
 from corral import Exponential, JobOptions, Payload, Processor, Queue, Retention, hookimpl
 from corral_account_deletions import hookspecs
+from corral_account_deletions.kept import Kept
 
 if TYPE_CHECKING:  # workers have it, producers need not
     from sqlalchemy import MetaData
@@ -23,7 +24,7 @@ if TYPE_CHECKING:  # workers have it, producers need not
     from corral import PluginSettings
     from corral_account_deletions.requests import DeletionRequest
 
-__all__ = ["AccountDeletion", "account_deletions"]
+__all__ = ["AccountDeletion", "Kept", "account_deletions"]
 
 Id = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 
@@ -48,14 +49,10 @@ account_deletions = Queue(
     "account-deletions",
     AccountDeletion,
     options=JobOptions(
-        # ten attempts last eight and a half hours: a participant that is being deployed, a database
-        # that is restored
-        attempts=10,
-        backoff=Exponential(delay=timedelta(minutes=1)),
-        keep_failed=Retention(
-            age=timedelta(days=90)
-        ),  # a deletion that was promised and failed is not forgotten
-    ),
+        backoff=Exponential(delay=timedelta(minutes=1), jitter=0.25, max=timedelta(hours=4)),
+        # a deletion that was promised and failed is not forgotten
+        keep_failed=Retention(age=timedelta(days=90)),
+    ).retrying_for(timedelta(days=7)),  # a participant that is mended after a weekend or a holiday
     timeout=timedelta(
         hours=1
     ),  # a connection that hangs must not hold the lock on the request for ever
@@ -122,8 +119,18 @@ def account_deletions_save_progress(
 @hookimpl
 def account_deletions_erase(
     user_id: str, connection: AsyncConnection
-) -> Awaitable[Mapping[str, int]]:
+) -> Awaitable[Mapping[str, int | Kept]]:
     """Erase what the file `CORRAL_ACCOUNT_DELETIONS_TABLES` names: rows, and columns of rows."""
     from corral_account_deletions.configured import erase_configured  # noqa: PLC0415  # as above
 
     return erase_configured(connection, user_id)
+
+
+@hookimpl(trylast=True)
+def account_deletions_address_owners(
+    email: str, connection: AsyncConnection
+) -> Awaitable[Collection[str] | None]:
+    """The users that have an address, by `[users]` of the tables file."""
+    from corral_account_deletions.configured import find_configured_owners  # noqa: PLC0415  # as above
+
+    return find_configured_owners(connection, email)

@@ -14,13 +14,33 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Column, Connection, Inspector, MetaData, Table, delete, inspect, null, update
+from sqlalchemy import (
+    Column,
+    Connection,
+    Inspector,
+    MetaData,
+    Table,
+    delete,
+    func,
+    inspect,
+    null,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from corral_account_deletions.kept import Kept
 from corral_account_deletions.settings import DeletionSettings
-from corral_account_deletions.tables_file import ConfiguredTable, build_file_error, read_tables
+from corral_account_deletions.tables_file import (
+    ConfiguredTable,
+    UsersTable,
+    build_file_error,
+    read_tables,
+    read_users,
+)
 
-__all__ = ["check_tables", "erase_configured"]
+__all__ = ["check_tables", "erase_configured", "find_configured_owners"]
 
 CONVERTED: Final = (int, Decimal, UUID)
 """What a column of users' ids may hold beside texts, each made from its text."""
@@ -33,16 +53,39 @@ async def check_tables(connection: AsyncConnection, path: Path) -> None:
         ConfigurationError: The file is wrong, or it names what is not there; all of it at once.
     """
     tables = read_tables(path)
-    faults = await connection.run_sync(_faults, tables)
+    faults = await connection.run_sync(_faults, tables, read_users(path))
     if faults:
         raise build_file_error(path, faults)
 
 
-async def erase_configured(connection: AsyncConnection, user_id: str) -> Mapping[str, int]:
+async def find_configured_owners(connection: AsyncConnection, email: str) -> Collection[str] | None:
+    """The ids of the users that have an address, in any case, by `[users]` of the tables file.
+
+    None where the file does not say where users are.
+
+    Raises:
+        ConfigurationError: The file cannot be used any longer.
+    """
+    path = DeletionSettings().tables
+    users = None if path is None else read_users(path)
+    return None if users is None else await connection.run_sync(_find_owners, users, email)
+
+
+def _find_owners(connection: Connection, users: UsersTable, email: str) -> Collection[str]:
+    columns = _reflect_table(connection, MetaData(), users.table).c
+    address = columns[users.email_column]
+    # lower() of SQLite knows ASCII alone, so the address is compared as it is, too
+    has_it = or_(address == email, func.lower(address) == email.lower())
+    return [
+        str(found) for found in connection.scalars(select(columns[users.id_column]).where(has_it))
+    ]
+
+
+async def erase_configured(connection: AsyncConnection, user_id: str) -> Mapping[str, int | Kept]:
     """Erase a user's rows in all configured tables.
 
     Returns:
-        How many rows of each table were deleted or overwritten.
+        How many rows of each table were deleted, and how many were kept, overwritten or not.
 
     Raises:
         ConfigurationError: The file cannot be used any longer.
@@ -56,20 +99,24 @@ async def erase_configured(connection: AsyncConnection, user_id: str) -> Mapping
 
 def _erase(
     connection: Connection, configured: Mapping[str, ConfiguredTable], user_id: str
-) -> Mapping[str, int]:
+) -> Mapping[str, int | Kept]:
     metadata = MetaData()
     tables = {name: _reflect_table(connection, metadata, name) for name in configured}
     deleted = [name for name, entry in configured.items() if entry.action == "delete"]
-    removed = {}
+    removed: dict[str, int | Kept] = {}
     for name, entry in configured.items():
+        owner = tables[name].c[entry.user_column]
+        if entry.action == "keep":
+            mine = select(func.count()).where(owner == _value(owner, user_id))
+            removed[name] = Kept(connection.scalar(mine) or 0, str(entry.reason))
         if entry.action == "anonymize":
-            owner = tables[name].c[entry.user_column]
             new = {
                 column: null() if text is None else text
                 for column, text in entry.overwritten.items()
             }
             change = update(tables[name]).where(owner == _value(owner, user_id)).values(new)
-            removed[name] = connection.execute(change).rowcount
+            reason = entry.reason or f"anonymized: {', '.join(entry.overwritten)}"
+            removed[name] = Kept(connection.execute(change).rowcount, reason, anonymized=True)
     for name in _referring_first(inspect(connection), deleted):
         owner = tables[name].c[configured[name].user_column]
         removed[name] = connection.execute(
@@ -129,9 +176,24 @@ def _referring_first(inspector: Inspector, names: Sequence[str]) -> list[str]:
     return ordered
 
 
-def _faults(connection: Connection, configured: Mapping[str, ConfiguredTable]) -> list[str]:
+def _faults(
+    connection: Connection, configured: Mapping[str, ConfiguredTable], users: UsersTable | None
+) -> list[str]:
     inspector = inspect(connection)
     faults: list[str] = []
+    if users is not None:
+        schema, table = _split(users.table)
+        if not inspector.has_table(table, schema=schema):
+            near = _near(table, inspector.get_table_names(schema))
+            faults.append(f"[users]: table {users.table!r} is not in the database{near}")
+        else:
+            columns = _reflect_table(connection, MetaData(), users.table).c
+            faults += [
+                f"[users]: table {users.table!r} has no column {column!r}"
+                f"{_near(column, columns.keys())}"
+                for column in (users.id_column, users.email_column)
+                if column not in columns
+            ]
     for name, entry in configured.items():
         schema, table = _split(name)
         if not inspector.has_table(table, schema=schema):

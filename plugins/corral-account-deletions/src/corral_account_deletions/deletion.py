@@ -1,7 +1,8 @@
 """Carrying a deletion out, in three steps that each leave a mark: erase, scrub, confirm.
 
 Everything is erased in one transaction, with the receipts and `processed_at`. Then the queues are
-gone through, which is no transaction and may be done again. The last transaction enqueues the mail,
+gone through, and what is outside of the database is erased, which is no transaction and may be done
+again. The last transaction enqueues the mail,
 forgets the address and marks the request as finished. A worker that dies goes on at the last mark.
 """
 
@@ -10,25 +11,25 @@ from __future__ import annotations
 import logging
 import traceback
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import func, insert, select
+from sqlalchemy import func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from corral import Answer, Deps, EnqueueOptions, Exponential, Fail, HookRaised, Retention, Snooze
+from corral import Answer, Deps, EnqueueOptions, Fail, HookRaised, Retention, Snooze
 from corral.errors import JobRefused
 from corral.sql import Outbox, ensure_unspoilt
-from corral_account_deletions import hookspecs
+from corral_account_deletions import Kept, hookspecs
 from corral_account_deletions.person import Person
 from corral_account_deletions.requests import DeletionRequest
-from corral_account_deletions.tables import account_deletion_receipts
+from corral_account_deletions.tables import account_deletion_kept, account_deletion_receipts
 from corral_account_deletions.traces import take_back
 
-__all__ = ["AGAIN", "MAIL_QUEUE", "Deletion", "DeletionFailed"]
+__all__ = ["AGAIN", "MAIL_QUEUE", "Deletion", "DeletionFailed", "Finished", "KeptRows"]
 
 MAIL_QUEUE: Final = "emails"
 
@@ -45,13 +46,41 @@ than the store's.
 log = logging.getLogger("corral_account_deletions")
 
 MAIL_OPTIONS: Final[EnqueueOptions] = {
-    "attempts": 6,  # half an hour: a server that has not seen us before may put us off
-    "backoff": Exponential(delay=timedelta(minutes=1)),
     "keep_completed": Retention(
         count=0
     ),  # the job holds the address: it is removed as it ends, well or not
     "keep_failed": Retention(count=0),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class KeptRows:
+    """What is kept of a user in one place, and why.
+
+    Attributes:
+        name: Where: a table, or what a participant calls it.
+        amount: How many rows.
+        reason: Why.
+        anonymized: Whether nothing in them leads to the user any longer.
+    """
+
+    name: str
+    amount: int
+    reason: str
+    anonymized: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """What a finished deletion has done, by its receipts.
+
+    Attributes:
+        rows: How much all participants removed.
+        kept: What they kept.
+    """
+
+    rows: int
+    kept: tuple[KeptRows, ...]
 
 
 class DeletionFailed(Exception):
@@ -84,9 +113,32 @@ class Deletion:
         self._user_keys = user_keys
         self._has_mail_queue = has_mail_queue
 
-    def person(self, request: DeletionRequest) -> Person:
-        """Who is to be forgotten."""
-        return Person(request.user_id, request.email, self._user_keys)
+    async def find_person(self, request: DeletionRequest) -> Person:
+        """Who is to be forgotten, and whether their address is another account's, too.
+
+        Raises:
+            DeletionFailed: `account_deletions_address_owners` raised, or the database did.
+        """
+        with _discreet("everything was erased, and the queues were not gone through") as known:
+            known.append(self._masking(request))
+            async with self._engine.begin() as connection:
+                return await self._ask_for_person(connection, request)
+
+    async def purge(self, request: DeletionRequest) -> Counter[tuple[str, str]]:
+        """Have everybody erase what is outside of the database. It may be done again.
+
+        Returns:
+            How much was removed, by participant and name.
+
+        Raises:
+            DeletionFailed: A participant raised.
+        """
+        with _discreet("what is outside of the database was not all erased") as known:
+            known.append(self._masking(request))
+            answers = await self._deps.ask_all(
+                hookspecs.account_deletions_purge, user_id=request.user_id
+            )
+            return _counted("account_deletions_purge", answers)[0]
 
     async def erase(self, request_id: str, user_id: str, now: datetime) -> DeletionRequest:
         """Erase everything, unless that has happened, or was cancelled.
@@ -113,21 +165,31 @@ class Deletion:
                     return request
                 if now + LEEWAY < request.due_at:
                     raise Snooze(after=request.due_at - now)
-                known.append(self.person(request))
+                known.append(self._masking(request))
                 processed = replace(request, processed_at=now)
-                await self._erase(connection, processed, known[0])
+                await self._erase(connection, processed)
         return processed
 
-    async def finish(self, request_id: str, now: datetime, mail_id: str) -> int | None:
+    async def finish(
+        self,
+        request_id: str,
+        now: datetime,
+        mail_id: str,
+        *,
+        purged: Mapping[tuple[str, str], int],
+        is_complete: bool,
+    ) -> Finished | None:
         """Enqueue the confirmation and forget the address, unless that has happened.
 
         Args:
             request_id: The request; everything is erased.
             now: The moment (aware).
             mail_id: The id of the confirmation's job.
+            purged: What `purge` returned.
+            is_complete: Whether all queues of the store were cleared; the mail says it.
 
         Returns:
-            How many rows were erased, by the receipts; None where another job has finished it
+            What was erased and kept, by the receipts; None where another job has finished it
             meanwhile.
 
         Raises:
@@ -137,19 +199,49 @@ class Deletion:
         with _discreet("everything was erased, and the mail was not enqueued") as known:
             async with self._engine.begin() as connection:
                 request = await self._request(connection, request_id)
-                known.append(self.person(request))
+                known.append(self._masking(request))
                 if request.finished_at is not None:
                     return None
-                if await take_back(connection, known[0]):
+                if await take_back(connection, await self._ask_for_person(connection, request)):
                     raise Snooze(after=AGAIN)
+                await self._add_receipts(connection, request_id, purged)
+                finished = await _read_receipts(connection, request_id)
                 if request.email is not None and self._has_mail_queue:
-                    await self._enqueue_confirmation(connection, request, known[0], mail_id)
+                    variables = {
+                        "complete": is_complete,
+                        "kept": list(
+                            dict.fromkeys(
+                                each.reason
+                                for each in finished.kept
+                                if each.amount and not each.anonymized
+                            )
+                        ),
+                    }
+                    await self._enqueue_confirmation(connection, request, variables, mail_id)
                 await self._record(
                     connection, replace(request, email=None, locale=None, finished_at=now)
                 )
-                receipts = account_deletion_receipts.c
-                removed = select(func.sum(receipts.amount)).where(receipts.request_id == request_id)
-                return int(await connection.scalar(removed) or 0)
+                return finished
+
+    def _masking(self, request: DeletionRequest) -> Person:
+        """The person, for taking the address out of errors: nobody was asked whose it is."""
+        return Person(request.user_id, request.email, self._user_keys)
+
+    async def _ask_for_person(
+        self, connection: AsyncConnection, request: DeletionRequest
+    ) -> Person:
+        owners = None
+        if request.email is not None:
+            owners = await self._deps.ask_first(
+                hookspecs.account_deletions_address_owners,
+                email=request.email,
+                connection=connection,
+            )
+            await ensure_unspoilt(connection, "account_deletions_address_owners")
+        if isinstance(owners, str):
+            raise TypeError("account_deletions_address_owners was answered with a text, no list")
+        others = None if owners is None else frozenset(map(str, owners)) - {request.user_id}
+        return Person(request.user_id, request.email, self._user_keys, others=others)
 
     async def _request(self, connection: AsyncConnection, request_id: str) -> DeletionRequest:
         request = await self._deps.ask_first(
@@ -159,21 +251,43 @@ class Deletion:
             raise Fail(f"no deletion request {request_id!r}")
         return request
 
-    async def _erase(
-        self, connection: AsyncConnection, request: DeletionRequest, person: Person
-    ) -> None:
+    async def _erase(self, connection: AsyncConnection, request: DeletionRequest) -> None:
         answers = await self._deps.ask_all(
             hookspecs.account_deletions_erase, user_id=request.user_id, connection=connection
         )
         await ensure_unspoilt(connection, "account_deletions_erase")
-        await take_back(connection, person)
-        receipts = [
-            {"request_id": request.id, "participant": participant, "name": name, "amount": amount}
-            for (participant, name), amount in _counted(answers).items()
-        ]
-        if receipts:
-            await connection.execute(insert(account_deletion_receipts), receipts)
+        await take_back(connection, await self._ask_for_person(connection, request))
+        removed, kept = _counted("account_deletions_erase", answers)
+        await self._add_receipts(connection, request.id, removed)
+        if kept:
+            rows = [
+                {"request_id": request.id, "participant": participant, "name": name, **asdict(each)}
+                for (participant, name), each in kept.items()
+            ]
+            await connection.execute(insert(account_deletion_kept), rows)
         await self._record(connection, request)
+
+    @staticmethod
+    async def _add_receipts(
+        connection: AsyncConnection, request_id: str, removed: Mapping[tuple[str, str], int]
+    ) -> None:
+        """Store what was removed; what a participant has in both steps is one receipt."""
+        for (participant, name), amount in removed.items():
+            receipts = account_deletion_receipts.c
+            more = (
+                update(account_deletion_receipts)
+                .where(
+                    receipts.request_id == request_id,
+                    receipts.participant == participant,
+                    receipts.name == name,
+                )
+                .values(amount=receipts.amount + amount)
+            )
+            if not (await connection.execute(more)).rowcount:
+                row = {"request_id": request_id, "participant": participant, "name": name}
+                await connection.execute(
+                    insert(account_deletion_receipts).values(**row, amount=amount)
+                )
 
     async def _record(self, connection: AsyncConnection, request: DeletionRequest) -> None:
         answers = await self._deps.ask_all(
@@ -187,9 +301,17 @@ class Deletion:
         await ensure_unspoilt(connection, "account_deletions_save_progress")
 
     async def _enqueue_confirmation(
-        self, connection: AsyncConnection, request: DeletionRequest, person: Person, mail_id: str
+        self,
+        connection: AsyncConnection,
+        request: DeletionRequest,
+        variables: Mapping[str, object],
+        mail_id: str,
     ) -> None:
-        mail: dict[str, Any] = {"to": request.email, "template": "account-deleted", "variables": {}}
+        mail: dict[str, Any] = {
+            "to": request.email,
+            "template": "account-deleted",
+            "variables": variables,
+        }
         if request.locale is not None:
             mail["locale"] = request.locale
         options: EnqueueOptions = {**MAIL_OPTIONS, "job_id": mail_id}
@@ -198,27 +320,49 @@ class Deletion:
         except JobRefused as error:  # no further attempt would make it a better address
             log.warning(
                 "the mail that confirms a deletion cannot be sent, and the deletion goes on: %s",
-                person.left_out_of(str(error)),
+                self._masking(request).left_out_of(str(error)),
             )
 
 
-def _counted(answers: list[Answer[Mapping[str, int] | None]]) -> Counter[tuple[str, str]]:
-    """The receipts: a participant with several implementations has one for each name all the same.
+async def _read_receipts(connection: AsyncConnection, request_id: str) -> Finished:
+    receipts, kept = account_deletion_receipts.c, account_deletion_kept.c
+    removed = select(func.sum(receipts.amount)).where(receipts.request_id == request_id)
+    columns = (kept.name, kept.amount, kept.reason, kept.anonymized)
+    held = select(*columns).where(kept.request_id == request_id).order_by(kept.name)
+    return Finished(
+        rows=int(await connection.scalar(removed) or 0),
+        kept=tuple(KeptRows(*row) for row in await connection.execute(held)),
+    )
+
+
+def _counted(
+    hook: str, answers: Sequence[Answer[Mapping[str, int | Kept] | Mapping[str, int] | None]]
+) -> tuple[Counter[tuple[str, str]], dict[tuple[str, str], Kept]]:
+    """What was removed and what was kept, by participant and name.
+
+    A participant with several implementations has one receipt for each name all the same. What is
+    anonymized is in both: its contents were removed, and its rows were kept.
 
     Raises:
         TypeError: An answer is no mapping of names to counts.
     """
     counted: Counter[tuple[str, str]] = Counter()
+    kept: dict[tuple[str, str], Kept] = {}
     for answer in answers:
         removed = answer.value or {}
         try:
             for name, amount in removed.items():
-                counted[str(answer.provider), str(name)] += int(amount)
+                where = str(answer.provider), str(name)
+                if not isinstance(amount, Kept):
+                    counted[where] += int(amount)
+                    continue
+                before = kept[where].amount if where in kept else 0
+                kept[where] = replace(amount, amount=before + int(amount.amount))
+                if amount.anonymized:
+                    counted[where] += int(amount.amount)
         except (AttributeError, TypeError, ValueError):
-            raise TypeError(
-                f"account_deletions_erase of {answer.provider} returned no counts by name"
-            ) from None
-    return counted
+            raise TypeError(f"{hook} of {answer.provider} returned no counts by name") from None
+    return counted, kept
 
 
 @contextmanager

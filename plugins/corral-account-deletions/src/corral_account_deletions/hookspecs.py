@@ -1,13 +1,13 @@
-"""The hooks that this plugin offers: who erases what, and where the requests are kept.
+"""The hooks that this plugin offers: who erases what, whose an address is, where requests are kept.
 
-All are called by the worker with the connection of an open transaction, and must neither commit it
-nor roll it back. A hook is a function or an `async def`; what it returns is awaited where that can
-be awaited.
+All are called by the worker. Where a hook has a connection, it is that of an open transaction, and
+must neither be committed nor rolled back. A hook is a function or an `async def`; what it returns
+is awaited where that can be awaited.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Collection, Mapping
 from typing import TYPE_CHECKING
 
 from corral import hookspec
@@ -15,11 +15,14 @@ from corral import hookspec
 if TYPE_CHECKING:  # a producer loads this module and has no SQLAlchemy
     from sqlalchemy.ext.asyncio import AsyncConnection
 
+    from corral_account_deletions.kept import Kept
     from corral_account_deletions.requests import DeletionRequest
 
 __all__ = [
+    "account_deletions_address_owners",
     "account_deletions_erase",
     "account_deletions_find_request",
+    "account_deletions_purge",
     "account_deletions_save_progress",
 ]
 
@@ -27,7 +30,7 @@ __all__ = [
 @hookspec
 def account_deletions_erase(
     user_id: str, connection: AsyncConnection
-) -> Awaitable[Mapping[str, int] | None] | Mapping[str, int] | None:
+) -> Awaitable[Mapping[str, int | Kept] | None] | Mapping[str, int | Kept] | None:
     """Erase what you keep about a user, or make it nobody's.
 
     Called for everybody who takes part, one after the other, in one transaction: all of it is
@@ -40,10 +43,52 @@ def account_deletions_erase(
         connection: The transaction. Do not commit it.
 
     Returns:
-        What was removed, as a count for each kind (`{"orders": 3}`): it goes into the receipt, so
-        no personal data.
+        What was removed, as a count for each kind (`{"orders": 3}`), and what is kept, with its
+        reason (`{"invoices": Kept(2, "tax law, ten years")}`): both go into the receipt, so no
+        personal data.
 
     An exception rolls everything back, whoever did it, and the job is tried again.
+    """
+
+
+@hookspec
+def account_deletions_purge(
+    user_id: str,
+) -> Awaitable[Mapping[str, int] | None] | Mapping[str, int] | None:
+    """Erase what you keep about a user outside of the database: files, an account at a third party.
+
+    Called for everybody who takes part, after the transaction of `account_deletions_erase` is
+    committed and no job about the user runs any more, before the deletion is confirmed. It may be
+    called again, also after a success: erase what is there, and be content where nothing is.
+
+    Args:
+        user_id: Whose account.
+
+    Returns:
+        What was removed, as `account_deletions_erase` has it.
+
+    An exception leaves the deletion unfinished and unconfirmed, and the job is tried again.
+    """
+
+
+@hookspec
+def account_deletions_address_owners(
+    email: str, connection: AsyncConnection
+) -> Awaitable[Collection[str] | None] | Collection[str] | None:
+    """Say which accounts that are alive have an address.
+
+    Called several times per deletion, after everything is erased. Where another account than the
+    deleted one has the address, jobs that have the address and do not name the deleted user's id
+    are left as they are. The first answer that is not None counts; without one of the
+    application's, the table that `[users]` of the tables file names is looked at.
+
+    Args:
+        email: The deleted user's address. Compare it without regard to case.
+        connection: The transaction.
+
+    Returns:
+        The ids of the users; the deleted one may be among them. None leaves it to the next. Where
+        nobody answers, jobs that name only other users are left as they are.
     """
 
 

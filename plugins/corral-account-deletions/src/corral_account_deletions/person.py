@@ -25,12 +25,20 @@ class Person:
         user_id: Their id.
         email: Their address, or None where nobody knows it.
         user_keys: Names of fields that hold a user's id, as `as_key` spells them.
+        others: The ids of other living accounts with this address: none, where it is theirs alone.
+            None where nobody could say.
     """
 
     def __init__(
-        self, user_id: str, email: str | None, user_keys: frozenset[str] = frozenset({"userid"})
+        self,
+        user_id: str,
+        email: str | None,
+        user_keys: frozenset[str] = frozenset({"userid"}),
+        *,
+        others: frozenset[str] | None = None,
     ) -> None:
         self._user_id = user_id
+        self._others = others
         self._is_distinctive = len(user_id) >= DISTINCTIVE and not user_id.isdecimal()
         self._user_keys = user_keys
         self._address = _pattern(email) if email else None
@@ -56,15 +64,53 @@ class Person:
             if isinstance(each, str | int)
         )
 
+    def is_meant_in(self, message: Any, *texts: Any) -> bool:
+        """Whether the address stands in a message or in texts beside it, and means this person.
+
+        Where the message has their id, it does. Where another account has the same address, it
+        means that one. Where nobody could say whose the address is, a message that names only
+        other users is theirs.
+
+        Args:
+            message: A JSON value that may name users: a payload, a result.
+            texts: JSON values that belong to it and name nobody by id.
+        """
+        if not self.is_addressed_in([message, *texts]):
+            return False
+        if self.is_identified_in(message):
+            return True
+        if self._others is None:
+            return not self._names_a_user(message)
+        return not self._others
+
     def is_in(self, job: StoredJob) -> bool:
         """Whether anything that is stored of a job is about them."""
-        message = [job.data, job.returnvalue, job.progress, job.child_results]
-        texts = [job.failed_reason, job.deferred_failure, job.stacktrace, job.logs]
-        return self.is_identified_in(message) or self.is_addressed_in([*message, *texts])
+        message, texts = _parts(job)
+        return self.is_identified_in(message) or self.is_meant_in(message, *texts)
+
+    def shares(self, job: StoredJob) -> bool:
+        """Whether a job that is not about them has their address, which another account has, too.
+
+        Also where the job names another user, and nobody could say whose the address is.
+        """
+        message, texts = _parts(job)
+        return self.is_addressed_in([message, *texts]) and not self.is_in(job)
+
+    def _names_a_user(self, message: Any) -> bool:
+        return any(
+            as_key(key) in self._user_keys and isinstance(each, str | int)
+            for key, each in _walked(message)
+        )
 
     def left_out_of(self, text: str) -> str:
         """A text without the address."""
         return text if self._address is None else self._address.sub("[e-mail address]", text)
+
+
+def _parts(job: StoredJob) -> tuple[list[Any], list[Any]]:
+    """What is stored of a job: values that may name users by id, and texts."""
+    message = [job.data, job.returnvalue, job.progress, job.child_results]
+    return message, [job.failed_reason, job.deferred_failure, job.stacktrace, job.logs]
 
 
 def as_key(name: str) -> str:

@@ -17,7 +17,7 @@ from corral import Deps, Job, Snooze
 from corral.errors import DatabaseUnavailable
 from corral_account_deletions import AccountDeletion
 from corral_account_deletions.configured import check_tables
-from corral_account_deletions.deletion import AGAIN, MAIL_QUEUE, Deletion
+from corral_account_deletions.deletion import AGAIN, MAIL_QUEUE, Deletion, KeptRows
 from corral_account_deletions.person import as_key
 from corral_account_deletions.settings import DeletionSettings
 from corral_account_deletions.tables import metadata
@@ -35,9 +35,15 @@ class DeletedAccount(BaseModel):
     Attributes:
         outcome: `deleted`; `cancelled`, where the request was taken back; `already-deleted` by an
         earlier job.
-        rows: How many rows all participants removed.
+        rows: How many rows, and things outside of the database, all participants removed.
         jobs_scrubbed: How many finished jobs the last round emptied.
         jobs_removed: How many jobs that were for later it removed.
+        jobs_shared: How many finished jobs have the address and are another account's.
+        queues_undeclared: Queues of the store that no plugin of the worker declares. Their finished
+        jobs were gone through; what their plugins keep elsewhere was not erased.
+        queues_uncleared: Those of them that still hold unfinished jobs about the user, that could
+        not be read, or whose plugin would have deleted archives.
+        kept: What is kept of the user, and why.
     """
 
     model_config = ConfigDict(alias_generator=to_camel, validate_by_name=True, frozen=True)
@@ -46,6 +52,10 @@ class DeletedAccount(BaseModel):
     rows: int = 0
     jobs_scrubbed: int = 0
     jobs_removed: int = 0
+    jobs_shared: int = 0
+    queues_undeclared: tuple[str, ...] = ()
+    queues_uncleared: tuple[str, ...] = ()
+    kept: tuple[KeptRows, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,13 +118,51 @@ async def delete_account(job: Job[AccountDeletion], deletions: Deletions) -> Del
         return DeletedAccount(outcome="cancelled")
     if request.finished_at:
         return DeletedAccount(outcome="already-deleted")
-    swept: Swept = await deletions.traces.erase(deletion.person(request))
+    person = await deletion.find_person(request)
+    swept: Swept = await deletions.traces.erase(person)
     if swept.left:
         log.info("a deletion waits for jobs about the user: %d", swept.left)
         raise Snooze(after=AGAIN)
-    rows = await deletion.finish(request.id, job.processed_on, mail_id=job.key("mail"))
-    if rows is None:
-        return DeletedAccount(outcome="already-deleted")
-    return DeletedAccount(
-        outcome="deleted", rows=rows, jobs_scrubbed=swept.scrubbed, jobs_removed=swept.removed
+    purged = await deletion.purge(request)
+    finished = await deletion.finish(
+        request.id,
+        job.processed_on,
+        mail_id=job.key("mail"),
+        purged=purged,
+        is_complete=not swept.uncleared,
     )
+    if finished is None:
+        return DeletedAccount(outcome="already-deleted")
+    _report(swept)
+    return DeletedAccount(
+        outcome="deleted",
+        rows=finished.rows,
+        jobs_scrubbed=swept.scrubbed,
+        jobs_removed=swept.removed,
+        jobs_shared=swept.shared,
+        queues_undeclared=swept.undeclared,
+        queues_uncleared=swept.uncleared,
+        kept=finished.kept,
+    )
+
+
+def _report(swept: Swept) -> None:
+    """Log what was left."""
+    if swept.undeclared:
+        log.warning(
+            "no plugin of this worker declares queues that are in the store: %s; a deletion has "
+            "cleared their finished jobs, and what their plugins keep elsewhere is not erased",
+            ", ".join(swept.undeclared),
+        )
+    if swept.uncleared:
+        log.warning(
+            "undeclared queues still hold jobs or archives of a deleted account, or cannot be read:"
+            " %s; the mail that confirms the deletion says that it is not complete",
+            ", ".join(swept.uncleared),
+        )
+    if swept.shared:
+        log.info(
+            "jobs with the address of a deleted account are left, because they are another "
+            "account's: %d",
+            swept.shared,
+        )

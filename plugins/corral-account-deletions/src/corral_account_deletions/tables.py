@@ -1,14 +1,19 @@
-"""The tables of requests and of receipts of what was removed; `corral db create` makes them."""
+"""The tables of requests, and of what was removed and kept; `corral db create` makes them."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import BigInteger, Column, Index, MetaData, String, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, Index, MetaData, String, Table, Text
 
 from corral.sql import Moment
 
-__all__ = ["account_deletion_receipts", "account_deletion_requests", "metadata"]
+__all__ = [
+    "account_deletion_kept",
+    "account_deletion_receipts",
+    "account_deletion_requests",
+    "metadata",
+]
 
 
 ID: Final = String(128)
@@ -51,3 +56,15 @@ account_deletion_receipts = Table(
     Column("amount", BigInteger, nullable=False),
 )
 """What each participant removed: counts, and nothing that was counted."""
+
+account_deletion_kept = Table(
+    "account_deletion_kept",
+    metadata,
+    Column("request_id", ID, primary_key=True),
+    Column("participant", String(255), primary_key=True),
+    Column("name", String(255), primary_key=True),
+    Column("amount", BigInteger, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("anonymized", Boolean, nullable=False),
+)
+"""What each participant kept, how much of it, and why."""

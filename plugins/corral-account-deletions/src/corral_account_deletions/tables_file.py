@@ -18,7 +18,7 @@ from pydantic_core import PydanticCustomError
 from corral.errors import ConfigurationError
 from corral.field_errors import FieldError, field_errors
 
-__all__ = ["ConfiguredTable", "build_file_error", "read_tables"]
+__all__ = ["ConfiguredTable", "UsersTable", "build_file_error", "read_tables", "read_users"]
 
 Name = Annotated[str, Field(min_length=1)]
 
@@ -28,17 +28,19 @@ class ConfiguredTable(BaseModel):
 
     Attributes:
         user_column: Holds the id of the user whose row it is.
-        action: `delete` removes the rows, `anonymize` keeps them and overwrites `columns`; None:
-        not for deletions.
+        action: `delete` removes the rows, `anonymize` keeps them and overwrites `columns`, `keep`
+        changes nothing; None: not for deletions.
         columns: What `anonymize` overwrites, each with its new text, or with NULL.
+        reason: Why rows are kept, in one line; `keep` needs it, `anonymize` may have it.
         export: For the queue `data-exports`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     user_column: Name
-    action: Literal["delete", "anonymize"] | None = None
+    action: Literal["delete", "anonymize", "keep"] | None = None
     columns: list[Name] | dict[Name, str] = []
+    reason: Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=500)] | None = None
     export: Any = None
 
     @property
@@ -54,15 +56,37 @@ class ConfiguredTable(BaseModel):
             )
         if self.action == "anonymize" and not self.columns:
             raise PydanticCustomError("columns", "'anonymize' needs 'columns'")
+        if self.action == "keep" and self.reason is None:
+            raise PydanticCustomError("reason", "'keep' needs a 'reason', which the user is told")
+        if self.action in {None, "delete"} and self.reason is not None:
+            raise PydanticCustomError(
+                "reason", "'reason' is for the actions 'keep' and 'anonymize'"
+            )
         if self.action != "anonymize" and self.columns:
             raise PydanticCustomError("columns", "'columns' is for the action 'anonymize'")
         return self
 
 
+class UsersTable(BaseModel):
+    """Where users are found: it says whose an address is. `[users]`, as `data-exports` has it.
+
+    Attributes:
+        table: The table, with its schema where that is not the default one.
+        id_column: The users' ids.
+        email_column: Their addresses.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    table: Name
+    id_column: Name
+    email_column: Name
+
+
 class _File(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    users: Any = None
+    users: UsersTable | None = None
     tables: dict[Name, ConfiguredTable] = {}
 
 
@@ -72,15 +96,28 @@ def read_tables(path: Path) -> Mapping[str, ConfiguredTable]:
     Raises:
         ConfigurationError: The file cannot be read; it names everything that is wrong in it.
     """
+    tables = _read(path).tables
+    return {name: table for name, table in tables.items() if table.action is not None}
+
+
+def read_users(path: Path) -> UsersTable | None:
+    """Where users are found, or None where the file does not say it.
+
+    Raises:
+        ConfigurationError: As `read_tables`.
+    """
+    return _read(path).users
+
+
+def _read(path: Path) -> _File:
     try:
-        read = _File.model_validate(tomllib.loads(path.read_text("utf-8")), strict=True)
+        return _File.model_validate(tomllib.loads(path.read_text("utf-8")), strict=True)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigurationError(
             f"the tables file {str(path)!r} cannot be read: {error}"
         ) from error
     except ValidationError as error:
         raise build_file_error(path, [_sentence(each) for each in field_errors(error)]) from None
-    return {name: table for name, table in read.tables.items() if table.action is not None}
 
 
 def build_file_error(path: Path, faults: Sequence[str]) -> ConfigurationError:
@@ -91,11 +128,12 @@ def build_file_error(path: Path, faults: Sequence[str]) -> ConfigurationError:
 def _sentence(error: FieldError) -> str:
     """One fault, with the table it is in."""
     where = [str(part) for part in error.location]
-    in_table = where[0] == "tables" and len(where) > 1
-    table = [f"table {where[1]!r}"] if in_table else []
-    rest = where[2:] if in_table else where
+    known, table, rest = _File.model_fields, list[str](), where
+    if where[0] == "tables" and len(where) > 1:
+        known, table, rest = ConfiguredTable.model_fields, [f"table {where[1]!r}"], where[2:]
+    elif where[0] == "users" and len(where) > 1:
+        known, table, rest = UsersTable.model_fields, ["[users]"], where[1:]
     if error.type == "extra_forbidden":
-        known = ConfiguredTable.model_fields if in_table else _File.model_fields
         near = difflib.get_close_matches(rest[-1], known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(map(repr, known))}"
         return ": ".join([*table, f"{rest[-1]!r} is not known; {hint}"])

@@ -28,6 +28,8 @@ from corral.errors import JobRefused
 from corral_billing_webhooks_retry import hookspecs
 
 if TYPE_CHECKING:  # for annotations alone
+    from sqlalchemy import MetaData
+
     from corral import Enqueued, JobScheduler, PluginSettings
 
 __all__ = ["BillingEvent", "billing_webhooks_retry", "enqueue_event", "job_id_for"]
@@ -47,6 +49,8 @@ class BillingEvent(Payload):
         occurred_at: When it happened, as the provider has it (aware).
         body: The event as it was sent, read as JSON. It stays readable in the store as long as the
         job does.
+        object_id: The provider's id of what the event is about: a subscription, an invoice. None:
+            what Stripe's events say themselves; other providers' events are about nothing then.
     """
 
     provider: Provider
@@ -54,18 +58,18 @@ class BillingEvent(Payload):
     type: Label
     occurred_at: AwareDatetime
     body: Mapping[str, JsonValue]
+    object_id: Label | None = None
 
 
 billing_webhooks_retry = Queue(
     "billing-webhooks-retry",
     BillingEvent,
     options=JobOptions(
-        # the provider has received a success, and may not send it again: twelve attempts last 17
-        # hours
-        attempts=12,
-        backoff=Exponential(delay=timedelta(seconds=30)),
+        backoff=Exponential(delay=timedelta(seconds=30), jitter=0.25, max=timedelta(hours=2)),
         keep_failed=Retention(age=timedelta(days=30)),
-    ),
+        # the provider has received a success and may not send the event again: a subscriber that is
+        # broken on a Friday is mended on a Monday
+    ).retrying_for(timedelta(days=3)),
     timeout=timedelta(minutes=5),  # a subscriber that hangs holds a transaction
 )
 
@@ -100,12 +104,15 @@ def job_id_for(provider: str, event_id: str) -> str:
 async def enqueue_event(jobs: JobScheduler, event: BillingEvent) -> Enqueued:
     """Enqueue an event under its own id, so that however often it is sent, it is one job.
 
+    Where that job has failed, it runs again, with the event as it was sent first: that is what a
+    provider's button *Resend* is for.
+
     Args:
         jobs: What `corral.connect()` yields, or `Outbox(jobs).within(connection)`.
         event: The event, its signature verified.
 
     Returns:
-        The job's id, and whether this call made it.
+        The job's id, whether this call made it, and else the state that it was in.
 
     Raises:
         JobRefused: It holds what no job can: an integer that JavaScript cannot read, more than the
@@ -113,9 +120,8 @@ async def enqueue_event(jobs: JobScheduler, event: BillingEvent) -> Enqueued:
         StoreUnavailable: The store is away: answer the provider with an error, and it will send the
         event again.
     """
-    return await jobs.enqueue(
-        billing_webhooks_retry, event, job_id=job_id_for(event.provider, event.event_id)
-    )
+    job_id = job_id_for(event.provider, event.event_id)
+    return await jobs.enqueue(billing_webhooks_retry, event, job_id=job_id, if_failed="retry")
 
 
 @hookimpl
@@ -138,6 +144,14 @@ def corral_processors() -> list[Processor]:
     from corral_billing_webhooks_retry.processor import dispatch_event, open_dispatcher  # noqa: PLC0415  # workers only
 
     return [billing_webhooks_retry.processed_by(dispatch_event, using=open_dispatcher)]
+
+
+@hookimpl
+def corral_tables() -> list[MetaData]:
+    """The table of objects that events are about, for `corral db create`."""
+    from corral_billing_webhooks_retry.billing_tables import metadata  # noqa: PLC0415  # a producer has no SQLAlchemy
+
+    return [metadata]
 
 
 @hookimpl

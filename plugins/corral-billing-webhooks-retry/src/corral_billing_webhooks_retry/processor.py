@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from corral import Deps, Fail, Job, sql
 from corral_billing_webhooks_retry import BillingEvent
+from corral_billing_webhooks_retry.billing_tables import billing_objects
 from corral_billing_webhooks_retry.event_dispatcher import EventDispatcher
 from corral_billing_webhooks_retry.settings import PREFIX, BillingSettings
 
@@ -23,13 +24,14 @@ class EventResult(BaseModel):
     """The job's result.
 
     Attributes:
-        status: `handled`: every subscriber was called. `replayed`: an earlier run called them.
-        `ignored`: there is none.
+        status: `handled`: every subscriber was called. `stale`: so it was, and all have skipped the
+            event, since a newer one of its object was seen. `replayed`: an earlier run called them.
+            `ignored`: there is none.
     """
 
     model_config = ConfigDict(frozen=True)
 
-    status: Literal["handled", "replayed", "ignored"]
+    status: Literal["handled", "stale", "replayed", "ignored"]
 
 
 @asynccontextmanager
@@ -43,7 +45,7 @@ async def open_dispatcher(deps: Deps) -> AsyncIterator[EventDispatcher]:
     settings = BillingSettings()
     dispatcher = EventDispatcher(await deps.enter(sql.engine), deps, settings.providers)
     if dispatcher.has_subscribers:
-        await sql.require_tables(dispatcher.engine, sql.ledger)
+        await sql.require_tables(dispatcher.engine, sql.ledger, billing_objects)
     else:
         log.warning("nobody subscribes to billing_webhooks_retry_event: every event is ignored")
     yield dispatcher
@@ -72,4 +74,4 @@ async def dispatch_event(job: Job[BillingEvent], dispatcher: EventDispatcher) ->
         )
     if not dispatcher.has_subscribers:
         return EventResult(status="ignored")
-    return EventResult(status="handled" if await dispatcher.dispatch(event) else "replayed")
+    return EventResult(status=await dispatcher.dispatch(event))

@@ -7,7 +7,7 @@ It must know neither databases nor storage: corral and pydantic are enough to im
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -46,8 +46,10 @@ class DataExport(Payload):
 data_exports = Queue(
     "data-exports",
     DataExport,
-    # five attempts last a quarter of an hour: as long as a storage or a database that is restarted
-    options=JobOptions(attempts=5, backoff=Exponential(delay=timedelta(minutes=1))),
+    # somebody waits for the archive: a storage or a database may be away for a day
+    options=JobOptions(
+        backoff=Exponential(delay=timedelta(minutes=1), jitter=0.25, max=timedelta(hours=1))
+    ).retrying_for(timedelta(days=1)),
     timeout=timedelta(
         hours=4
     ),  # a database or a storage that hangs must not hold a slot, and a snapshot, for ever
@@ -99,3 +101,11 @@ def data_exports_recipient(
     from corral_data_exports.tables import ConfiguredTables  # noqa: PLC0415  # a producer has no SQLAlchemy
 
     return ConfiguredTables.from_environment().recipient(user_id, connection)
+
+
+@hookimpl(optionalhook=True)
+def account_deletions_purge(user_id: str) -> Awaitable[Mapping[str, int]]:
+    """Delete a user's archives, for `corral-account-deletions`, where that is installed."""
+    from corral_data_exports.expiry import purge_user  # noqa: PLC0415  # a producer has no storage
+
+    return purge_user(user_id)

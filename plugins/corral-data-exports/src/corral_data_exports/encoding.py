@@ -5,11 +5,12 @@ Neither ever holds two of them.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
-from collections.abc import Callable, Mapping
-from typing import Final, Literal, Protocol
+from collections.abc import Mapping
+from typing import Literal, Protocol
 
 from pydantic_core import PydanticSerializationError, to_json, to_jsonable_python
 
@@ -23,7 +24,17 @@ class UnlikeRecord(Exception):
 
 
 class Encoder(Protocol):
-    """Writes the records of one set."""
+    """Writes the records of one set.
+
+    Attributes:
+        columns: The names of the columns: those of the records so far, or those that the set has
+            announced.
+    """
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """See above."""
+        ...
 
     def record(self, record: Mapping[str, object]) -> bytes:
         """One record, and whatever comes before it."""
@@ -37,11 +48,17 @@ class Encoder(Protocol):
 class JsonArray:
     """Encodes a set as one JSON array, with each record on a line of its own.
 
-    A text editor can show such a file. `columns` is not used: each object has its own names.
+    A text editor can show such a file. Each object has its own names.
     """
 
-    def __init__(self, columns: tuple[str, ...] | None) -> None:  # noqa: ARG002  # as the other
+    def __init__(self, columns: tuple[str, ...] | None) -> None:
         self._before = b"[\n"
+        self._columns = dict.fromkeys(columns or ())
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """See `Encoder`."""
+        return tuple(map(str, self._columns))
 
     def record(self, record: Mapping[str, object]) -> bytes:
         """See `Encoder`.
@@ -49,6 +66,8 @@ class JsonArray:
         Bytes are base64 (RFC 4648, section 5), moments ISO 8601, decimal numbers text.
         """
         before, self._before = self._before, b",\n"
+        if not self._columns.keys() >= record.keys():
+            self._columns |= dict.fromkeys(record)
         try:
             return before + to_json(
                 dict(record), bytes_mode="base64", inf_nan_mode="null", fallback=plain
@@ -67,14 +86,24 @@ class JsonArray:
 
 
 class CsvTable:
-    """A header and a line per record, as RFC 4180 has it, in UTF-8."""
+    """A header and a line per record, as RFC 4180 has it, in UTF-8.
 
-    def __init__(self, columns: tuple[str, ...] | None) -> None:
+    It begins with a byte order mark, if it is to: without one, Excel takes it for the code page of
+    the machine.
+    """
+
+    def __init__(self, columns: tuple[str, ...] | None, *, has_byte_order_mark: bool) -> None:
+        self._mark = codecs.BOM_UTF8 if has_byte_order_mark else b""
         self._columns = columns
         self._known = frozenset(columns or ())
         self._has_header = False
         self._text = io.StringIO(newline="")
         self._csv = csv.writer(self._text, lineterminator="\r\n")
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """See `Encoder`."""
+        return tuple(map(str, self._columns or ()))
 
     def record(self, record: Mapping[str, object]) -> bytes:
         """See `Encoder`. A column that the record has not is empty.
@@ -108,20 +137,25 @@ class CsvTable:
         text = self._text.getvalue()
         self._text.seek(0)
         self._text.truncate()
-        return text.encode("utf-8", "replace")
+        if not text:
+            return b""
+        mark, self._mark = self._mark, b""
+        return mark + text.encode("utf-8", "replace")
 
 
-_ENCODERS: Final[Mapping[str, Callable[[tuple[str, ...] | None], Encoder]]] = {
-    "json": JsonArray,
-    "csv": CsvTable,
-}
-
-
-def encoder(form: Literal["json", "csv"], columns: tuple[str, ...] | None) -> Encoder:
+def encoder(
+    form: Literal["json", "csv"],
+    columns: tuple[str, ...] | None,
+    *,
+    has_byte_order_mark: bool = True,
+) -> Encoder:
     """What writes one record set.
 
     Args:
         form: The export's format.
         columns: What the record set announces, or None.
+        has_byte_order_mark: Whether a CSV begins with one.
     """
-    return _ENCODERS[form](columns)
+    if form == "json":
+        return JsonArray(columns)
+    return CsvTable(columns, has_byte_order_mark=has_byte_order_mark)

@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from corral import Deps
 from corral_data_exports import DataExport, hookspecs
 from corral_data_exports.archive import Archive
-from corral_data_exports.encoding import encoder
+from corral_data_exports.encoding import Encoder, encoder
 from corral_data_exports.entry_names import MANIFEST, entry_names
 from corral_data_exports.progress import Progress
 from corral_data_exports.records import RecordSet
@@ -33,6 +33,10 @@ PIECE_RECORDS: Final = 500
 """How much is encoded before it is compressed, on a thread, while other jobs have the event loop.
 Reading and encoding take it for some 10 ms at a time (99 of 100 gaps, 200,000 rows of 3 columns).
 """
+
+
+MANIFEST_VERSION: Final = 1
+"""Of the manifest: a field that goes, or means something else, makes it another one."""
 
 
 class RecordsFailed(Exception):
@@ -80,6 +84,7 @@ async def write_archive(
     *,
     made_at: datetime,
     on_progress: Callable[[int], object],
+    has_byte_order_mark: bool = True,
 ) -> int:
     """Write all records and the manifest.
 
@@ -89,6 +94,7 @@ async def write_archive(
         out: Takes the archive's bytes.
         made_at: What the manifest says as its moment.
         on_progress: Called with whole percents that grow, from 0 to 99.
+        has_byte_order_mark: Whether a CSV begins with one.
 
     Returns:
         The length of the archive in bytes.
@@ -110,28 +116,31 @@ async def write_archive(
         sets, entry_names((found.name for found in sets), f".{export.format}"), strict=True
     ):
         archive.begin(name)
-        rows = await _write_records(export, found, archive, write, progress)
+        encode = encoder(export.format, found.columns, has_byte_order_mark=has_byte_order_mark)
+        rows = await _write_records(found, encode, archive, write, progress)
         made, entry = archive.end()
         await write(made)
         progress.finish_set()
-        entries.append({"records": found.name, "rows": rows, **asdict(entry)})
+        entries.append(
+            {"records": found.name, "rows": rows, "columns": encode.columns, **asdict(entry)}
+        )
     archive.begin(MANIFEST)
-    await write(archive.add(_manifest(export, entries, made_at)))
+    manifest = _manifest(export, entries, made_at, has_byte_order_mark=has_byte_order_mark)
+    await write(archive.add(manifest))
     made, _ = archive.end()
     await write(made + archive.close())
     return size
 
 
 async def _write_records(
-    export: DataExport,
     found: RecordSet,
+    encode: Encoder,
     archive: Archive,
     write: Callable[[bytes], Awaitable[None]],
     progress: Progress,
 ) -> int:
     rows = begun = 0
     piece = bytearray()
-    encode = encoder(export.format, found.columns)
 
     async def compress() -> None:
         nonlocal begun
@@ -173,15 +182,24 @@ async def _records(found: RecordSet) -> AsyncGenerator[Mapping[str, object], Non
             await close()
 
 
-def _manifest(export: DataExport, entries: list[dict[str, object]], made_at: datetime) -> bytes:
+def _manifest(
+    export: DataExport,
+    entries: list[dict[str, object]],
+    made_at: datetime,
+    *,
+    has_byte_order_mark: bool,
+) -> bytes:
     said = {
+        "version": MANIFEST_VERSION,
         "userId": export.user_id,
         "exportId": export.export_id,
         "format": export.format,
+        "encoding": "utf-8",
         "madeAt": made_at,
         "entries": entries,
     }
     if export.format == "csv":
+        said["byteOrderMark"] = has_byte_order_mark
         said["formulas"] = "a text that a spreadsheet would run has an apostrophe in front"
     return to_json(said, indent=2)
 

@@ -52,8 +52,10 @@ def data_exports_recipient(
 ) -> Awaitable[Recipient | None] | Recipient | None:
     """Say who a user is: where the mail about the archive goes.
 
-    Called once per attempt. The first answer that is not None counts; without one of the
-    application's, the table that `[users]` of `CORRAL_DATA_EXPORTS_TABLES` names is looked at.
+    Called before an archive is made, and once more when it is complete: of a user who is unknown by
+    then, because the account was deleted meanwhile, the archive is deleted. The first answer that
+    is not None counts; without one of the application's, the table that `[users]` of
+    `CORRAL_DATA_EXPORTS_TABLES` names is looked at.
 
     Args:
         user_id: Whose data is exported.

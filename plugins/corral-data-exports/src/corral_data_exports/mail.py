@@ -70,9 +70,9 @@ class ReadyMail:
         if recipient.locale is not None:
             payload["locale"] = recipient.locale
         try:
-            return (
-                await self._jobs.enqueue(MAIL_QUEUE, payload, job_id=job.key("export-ready"))
-            ).id
+            enqueued = await self._jobs.enqueue(
+                MAIL_QUEUE, payload, job_id=job.key("export-ready"), if_failed="retry"
+            )
         except UnknownQueue:
             log.info(
                 "the export %s is ready, and no queue emails is installed to mail the link", key
@@ -85,6 +85,7 @@ class ReadyMail:
             raise Fail(
                 f"the archive {key} is there, but the queue emails refused the mail's {fields}"
             ) from None
+        return enqueued.id
 
     async def _link(self, key: str, expires: datetime) -> str:
         settings = self._settings

@@ -16,11 +16,12 @@ import corral_data_exports
 from corral import Deps, Fail, Job
 from corral.errors import DatabaseUnavailable
 from corral_data_exports import DataExport, hookspecs
+from corral_data_exports.expiry import purge_regularly
 from corral_data_exports.exporting import record_sets, write_archive
 from corral_data_exports.mail import MAIL_QUEUE, ReadyMail
 from corral_data_exports.records import Recipient
 from corral_data_exports.settings import ExportSettings
-from corral_data_exports.storage import Storage, object_key
+from corral_data_exports.storage import REUSED_FOR, Storage, object_key
 from corral_data_exports.tables import ConfiguredTables
 
 __all__ = ["Exports", "FinishedExport", "export_data", "open_exports"]
@@ -53,9 +54,18 @@ class Exports:
         deps: Asks `data_exports_recipient` and `data_exports_records`.
         storage: Where archives go.
         mail: Enqueues the mail to the user.
+        has_byte_order_mark: Whether a CSV begins with one.
     """
 
-    def __init__(self, engine: AsyncEngine, deps: Deps, storage: Storage, mail: ReadyMail) -> None:
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        deps: Deps,
+        storage: Storage,
+        mail: ReadyMail,
+        *,
+        has_byte_order_mark: bool = True,
+    ) -> None:
         # without this option SQLite takes a writer's turn at BEGIN; each database ignores the
         # options of the other
         self._engine = engine.execution_options(sqlite_begin="DEFERRED")
@@ -66,6 +76,7 @@ class Exports:
         self.deps = deps
         self.storage = storage
         self.mail = mail
+        self.has_byte_order_mark = has_byte_order_mark
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[AsyncConnection]:
@@ -81,17 +92,19 @@ class Exports:
                 connection = await stack.enter_async_context(self._engine.connect())
             yield connection
 
-    async def recipient(self, user_id: str, connection: AsyncConnection) -> Recipient:
-        """Who the user is.
+    async def find_recipient(self, export: DataExport, connection: AsyncConnection) -> Recipient:
+        """Find out who the user is. Of an unknown one, this export's archive is deleted.
 
         Raises:
             Fail: Nobody knows them.
             HookRaised: Somebody raised.
         """
+        user_id = export.user_id
         found = await self.deps.ask_first(
             hookspecs.data_exports_recipient, user_id=user_id, connection=connection
         )
         if found is None:
+            await self.storage.delete(object_key(export))
             raise Fail(f"user {user_id!r} is unknown, or has no address")
         if not isinstance(found, Recipient):
             raise TypeError(
@@ -115,7 +128,13 @@ async def open_exports(deps: Deps) -> AsyncIterator[Exports]:
     tables = ConfiguredTables.from_environment()
     storage = Storage.prepare(settings)
     engine = await deps.enter(corral.sql.engine)
-    exports = Exports(engine, deps, storage, ReadyMail(deps.jobs, storage, settings))
+    exports = Exports(
+        engine,
+        deps,
+        storage,
+        ReadyMail(deps.jobs, storage, settings),
+        has_byte_order_mark=settings.csv_byte_order_mark,
+    )
     with suppress(DatabaseUnavailable), corral.sql.database_errors(engine):
         async with exports.snapshot() as connection:
             await tables.check(connection)
@@ -123,7 +142,8 @@ async def open_exports(deps: Deps) -> AsyncIterator[Exports]:
     has_mail_queue = MAIL_QUEUE in inspector.queues
     for missing in _missing(deps, tables, exports.mail, has_mail_queue=has_mail_queue):
         log.warning(missing)
-    yield exports
+    async with purge_regularly(storage, settings.link_lifetime):
+        yield exports
 
 
 def _missing(
@@ -163,6 +183,9 @@ def _has_others(deps: Deps, spec: Callable[..., object]) -> bool:
 async def export_data(job: Job[DataExport], exports: Exports) -> FinishedExport:
     """Make the archive and enqueue the mail; each only if an earlier run of this export has not.
 
+    A user who is deleted while this runs has no archive afterwards: either the deletion sees the
+    archive, or this sees that the user is unknown.
+
     Returns:
         Where the archive is.
 
@@ -175,13 +198,22 @@ async def export_data(job: Job[DataExport], exports: Exports) -> FinishedExport:
     export = job.payload
     key = object_key(export)
     async with exports.snapshot() as connection:
-        recipient = await exports.recipient(export.user_id, connection)
-        size = await exports.storage.size(key)
+        recipient = await exports.find_recipient(export, connection)
+        size = await exports.storage.size(key, younger_than=REUSED_FOR)
+        is_new = size is None
         if size is None:
             sets = await record_sets(exports.deps, export.user_id, connection)
             async with exports.storage.writing(key) as out:
                 size = await write_archive(
-                    export, sets, out, made_at=job.processed_on, on_progress=job.progress
+                    export,
+                    sets,
+                    out,
+                    made_at=job.processed_on,
+                    on_progress=job.progress,
+                    has_byte_order_mark=exports.has_byte_order_mark,
                 )
+    if is_new:  # the snapshot is from before: the account may have been deleted meanwhile
+        async with exports.snapshot() as connection:
+            recipient = await exports.find_recipient(export, connection)
     job.progress(100)
     return FinishedExport(key=key, size=size, mail=await exports.mail.ensure(job, key, recipient))

@@ -38,7 +38,9 @@ class ExportSettings(PluginSettings):
         base_url: What links to archives in a directory begin with: where the application serves
         them.
         link_secret: What those links are signed with; 32 bytes at least.
-        link_seconds: How long a link is good for.
+        link_seconds: How long a link is good for. Archives are deleted when that has passed.
+        csv_byte_order_mark: Whether a CSV begins with a byte order mark: without it, Excel reads
+        it in the code page of the machine.
     """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX)
@@ -48,6 +50,7 @@ class ExportSettings(PluginSettings):
     base_url: AnyHttpUrl | None = None
     link_secret: SecretStr | None = None
     link_seconds: Annotated[float, Field(gt=0, le=MAX_LINK_SECONDS)] = LINK_SECONDS
+    csv_byte_order_mark: bool = True
 
     @property
     def location(self) -> str:

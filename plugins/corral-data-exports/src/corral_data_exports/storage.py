@@ -18,7 +18,7 @@ import hashlib
 import os
 import re
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -37,7 +37,14 @@ if TYPE_CHECKING:
     from obstore import AsyncWritableFile, Attributes
     from obstore.store import AzureStore, GCSStore, LocalStore, S3Store
 
-__all__ = ["NoSuchExport", "OpenedExport", "Storage", "object_key", "open_export"]
+__all__ = [
+    "NoSuchExport",
+    "OpenedExport",
+    "Storage",
+    "directory_of",
+    "object_key",
+    "open_export",
+]
 
 PART_BYTES: Final = 5 * 1024 * 1024
 """The smallest part that S3 takes. It takes 10,000 of them, so an archive ends at 48 GiB."""
@@ -48,7 +55,16 @@ PARTS_AT_ONCE: Final = 2
 CHUNK_BYTES: Final = 256 * 1024
 """What a download hands over at once, at least."""
 
-KEY: Final = re.compile(r"[0-9a-f]{40}\.zip")
+KEY: Final = re.compile(r"(?:[0-9a-f]{24}-)?[0-9a-f]{40}\.zip")
+"""Without the user's part: an archive of an earlier release, which only its age deletes."""
+
+PART: Final = re.compile(KEY.pattern + r"\.[0-9a-f]{16}\.part(?:#\d+)?")
+"""A file in a directory that is not complete; `#1` is obstore's name for what it is writing."""
+
+REUSED_FOR: Final = timedelta(hours=1)
+"""How long an archive is handed out again by the same export, each time with a new link. An archive
+is deleted when that and the lifetime of a link have passed, so no link outlives its archive.
+"""
 
 ATTRIBUTES: Final[Attributes] = {
     "Content-Type": "application/zip",
@@ -78,10 +94,15 @@ def object_key(export: DataExport) -> str:
     """The name of an export's archive in the storage: always the same, and a safe file name.
 
     User and format are in it, so that an export id that somebody uses twice never hands out another
-    user's archive.
+    user's archive. It begins with a hash of the user's id: a deletion finds all archives of a user.
     """
     said = to_json([export.user_id, export.export_id, export.format])
-    return f"{hashlib.sha256(said).hexdigest()[:40]}.zip"
+    return f"{_user_prefix(export.user_id)}{hashlib.sha256(said).hexdigest()[:40]}.zip"
+
+
+def _user_prefix(user_id: str) -> str:
+    """How the names of all archives of a user begin."""
+    return f"{hashlib.sha256(to_json(user_id)).hexdigest()[:24]}-"
 
 
 async def open_export(key: str, settings: ExportSettings | None = None) -> OpenedExport:
@@ -120,8 +141,8 @@ class Storage:
             ConfigurationError: It names nothing that can be written to.
         """
         location = settings.location
-        if "://" not in location or location.startswith("file://"):
-            return cls(_directory(location))
+        if (directory := directory_of(location)) is not None:
+            return cls(_make_directory(directory, location))
         from obstore.exceptions import BaseError  # noqa: PLC0415  # see above
         from obstore.store import AzureStore, GCSStore, S3Store, from_url  # noqa: PLC0415  # as above
 
@@ -141,12 +162,14 @@ class Storage:
 
         return LocalStore(self._where)
 
-    async def size(self, key: str) -> int | None:
-        """The length of a finished archive in bytes, or None where there is none."""
+    async def size(self, key: str, *, younger_than: timedelta = timedelta.max) -> int | None:
+        """The length of a finished archive in bytes, or None where there is none so young."""
         try:
-            return (await self._store.head_async(key))["size"]
+            found = await self._store.head_async(key)
         except FileNotFoundError:
             return None
+        is_young = datetime.now(UTC) - found["last_modified"] < younger_than
+        return found["size"] if is_young else None
 
     @asynccontextmanager
     async def writing(self, key: str) -> AsyncIterator[AsyncWritableFile]:
@@ -216,20 +239,56 @@ class Storage:
 
         Returns:
             How many archives were deleted.
+
+        Raises:
+            Exception: The storage failed; whatever obstore raises. Call it again.
         """
         before = datetime.now(UTC) - older_than
-        if self._folder is not None:
-            await asyncio.to_thread(_clear, self._folder, "[0-9a-f]" * 40 + ".zip", before=before)
-        old: list[str] = []
+        return await self._delete(lambda _, modified: modified < before)
+
+    async def purge_user(self, user_id: str) -> int:
+        """Delete all archives of a user, and parts of archives; an export that writes one fails.
+
+        Returns:
+            How many archives were deleted.
+
+        Raises:
+            Exception: As `purge`.
+        """
+        prefix = _user_prefix(user_id)
+        return await self._delete(lambda name, _: name.startswith(prefix))
+
+    async def delete(self, key: str) -> None:
+        """Delete an archive, if it is there.
+
+        Raises:
+            Exception: As `purge`.
+        """
+        await self._delete_objects([key])
+
+    async def _delete(self, is_chosen: Callable[[str, datetime], bool]) -> int:
+        """Delete the archives that a function of name and last change chooses."""
+        if self._folder is not None:  # without obstore, see above
+            return await asyncio.to_thread(_delete_files, self._folder, is_chosen)
+        chosen: list[str] = []
         async for page in self._store.list():
-            old += [
+            chosen += [
                 found["path"]
                 for found in page
-                if found["last_modified"] < before and KEY.fullmatch(found["path"])
+                if KEY.fullmatch(found["path"]) and is_chosen(found["path"], found["last_modified"])
             ]
-        if old:
-            await self._store.delete_async(old)
-        return len(old)
+        await self._delete_objects(chosen)
+        return len(chosen)
+
+    async def _delete_objects(self, keys: list[str]) -> None:
+        if not keys:
+            return
+        try:
+            await self._store.delete_async(keys)
+        except FileNotFoundError:  # another worker was faster; the rest is deleted one by one
+            for key in keys:
+                with suppress(FileNotFoundError):
+                    await self._store.delete_async(key)
 
 
 def _settle(folder: Path, written: str, key: str) -> None:
@@ -252,18 +311,36 @@ def _sync(path: Path) -> None:
         os.close(opened)
 
 
-def _clear(folder: Path, key: str, *, before: datetime | None = None) -> None:
+def _clear(folder: Path, key: str) -> None:
     """Delete parts that other runs began for a key: they were killed, or will fail at their end."""
     for begun in folder.glob(f"{key}.*.part*"):
-        with suppress(FileNotFoundError):
-            if before is None or begun.stat().st_mtime < before.timestamp():
-                begun.unlink()
+        begun.unlink(missing_ok=True)
 
 
-def _directory(location: str) -> Path:
-    path = (
-        Path(unquote(urlsplit(location).path)) if location.startswith("file://") else Path(location)
-    )
+def _delete_files(folder: Path, is_chosen: Callable[[str, datetime], bool]) -> int:
+    """Delete chosen archives, and parts of archives; returns how many archives were deleted."""
+    deleted = 0
+    for path in folder.iterdir():
+        is_archive = KEY.fullmatch(path.name) is not None
+        if not is_archive and PART.fullmatch(path.name) is None:
+            continue
+        with suppress(FileNotFoundError):  # another worker was faster
+            if is_chosen(path.name, datetime.fromtimestamp(path.stat().st_mtime, UTC)):
+                path.unlink()
+                deleted += is_archive
+    if deleted:
+        _sync(folder)
+    return deleted
+
+
+def directory_of(location: str) -> Path | None:
+    """The directory that a location names, whether it is there or not; None for a bucket."""
+    if location.startswith("file://"):
+        return Path(unquote(urlsplit(location).path))
+    return None if "://" in location else Path(location)
+
+
+def _make_directory(path: Path, location: str) -> Path:
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         return path.resolve()

@@ -49,12 +49,14 @@ class ExportedTable(_Part):
         export: The columns that are handed over; None where the table is not for exports.
         action: For the queue `account-deletions`.
         columns: For the queue `account-deletions`.
+        reason: For the queue `account-deletions`.
     """
 
     user_column: Name
     export: Annotated[list[Name], Field(min_length=1)] | None = None
     action: Any = None
     columns: Any = None
+    reason: Any = None
 
     @model_validator(mode="after")
     def _for_somebody(self) -> Self:

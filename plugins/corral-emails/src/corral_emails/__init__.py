@@ -6,12 +6,13 @@ It must know neither SMTP nor templates: corral and pydantic's e-mail extra are 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AfterValidator, BeforeValidator, EmailStr, JsonValue, StringConstraints
 from pydantic_core import PydanticCustomError
 
-from corral import Payload, Processor, Queue, hookimpl
+from corral import Exponential, JobOptions, Payload, Processor, Queue, hookimpl
 
 if TYPE_CHECKING:  # settings are loaded where they are read
     from corral import PluginSettings
@@ -59,7 +60,7 @@ class EmailJob(Payload):
         template: The name of a template: a folder, shipped or the application's own.
         variables: What the template needs. They stay readable in the store as long as the job does.
         locale: `de`, `de-AT`: a variant of the template, where it has one.
-        cc: Addresses that get the same mail.
+        cc: Addresses that get the same mail. One that is refused does not stop it.
         reply_to: Where answers go.
     """
 
@@ -76,7 +77,15 @@ class EmailJob(Payload):
     reply_to: Address | None = None
 
 
-emails = Queue("emails", EmailJob)
+emails = Queue(
+    "emails",
+    EmailJob,
+    # the mail server may be away, or refuse us, for a day; one that restarts, or greylists for five
+    # minutes, is asked again soon
+    options=JobOptions(
+        backoff=Exponential(delay=timedelta(seconds=10), jitter=0.25, max=timedelta(hours=1))
+    ).retrying_for(timedelta(days=1)),
+)
 
 
 @hookimpl

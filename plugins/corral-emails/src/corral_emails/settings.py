@@ -14,6 +14,7 @@ from pydantic_core import PydanticCustomError
 from pydantic_settings import SettingsConfigDict
 
 from corral import PluginSettings
+from corral_emails.ehlo import EHLO_NAME
 
 __all__ = ["EmailSettings"]
 
@@ -40,6 +41,11 @@ class EmailSettings(PluginSettings):
         password: The password that goes with it.
         sender: The From address: `no-reply@acme.example` or `Acme <no-reply@acme.example>`.
         timeout_seconds: How long one step of the conversation may take.
+        connections: How many connections a worker process has at most, each for one mail at a
+            time. It opens no more than it has jobs running.
+        ehlo_name: The name that the server is greeted with: a domain name, or an address literal.
+            None for the host's fully qualified name if it has one, else the address of our end of
+            the connection.
         templates_dir: A folder of your own templates; looked at before the shipped ones.
     """
 
@@ -52,6 +58,8 @@ class EmailSettings(PluginSettings):
     password: SecretStr | None = None
     sender: NameEmail = LOCAL_SENDER
     timeout_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 30.0
+    connections: Annotated[int, Field(ge=1, le=1000)] = 10
+    ehlo_name: Annotated[str, Field(pattern=EHLO_NAME, max_length=255)] | None = None
     templates_dir: DirectoryPath | None = None
 
     @property

@@ -1,21 +1,26 @@
-"""Sends mail by SMTP: one connection per worker, one mail at a time, all recipients or none.
+"""Sends mail by SMTP, over reused connections, and decides what a refusal does to the job.
 
-It knows nothing of jobs; of Corral it knows `Fail`, because a 5xx reply is one.
+It knows of Corral what a job may raise, and of jobs only which attempt it is.
 """
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+import socket
 from email.message import EmailMessage
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from aiosmtplib import SMTP, SMTPException, SMTPResponseException
+from aiosmtplib import SMTPException, SMTPServerDisconnected, SMTPTimeoutError
 
 from corral import Fail
 from corral_emails.accepted import Accepted
-from corral_emails.message import POLICY, from_address, needs_utf8, recipients, sender_of
+from corral_emails.connection import Envelope, Refused, SmtpConnection
+from corral_emails.connection_pool import ConnectionPool
+from corral_emails.ehlo import usable_name
+from corral_emails.message import from_address
+from corral_emails.refusals import Refusal
+from corral_emails.server_report import ServerReport
 from corral_emails.settings import EmailSettings
 
 if TYPE_CHECKING:
@@ -23,113 +28,112 @@ if TYPE_CHECKING:
 
 __all__ = ["Deferred", "Mailer"]
 
-QUIT_SECONDS = 2.0
-"""How long the server may take to say goodbye; nothing depends on it."""
-
 
 class Deferred(Exception):
-    """The server does not take this mail now (a 4xx reply); another attempt may succeed."""
+    """The server does not take this mail now; another attempt may succeed."""
 
 
 class Mailer:
-    """Sends mail over one connection, opened for the first mail and again after it was lost.
+    """Sends mail over connections that are opened as they are needed, and again after a loss.
 
     Args:
-        settings: Where to, as whom, and how.
+        settings: Where to, as whom, how, and over how many connections.
         accepted: Remembers which mails were taken, or None.
+        report: Reports how the server treats us; by default only to the log.
 
     Attributes:
         sender: The From address.
         accepted: What it was given.
     """
 
-    def __init__(self, settings: EmailSettings, *, accepted: Accepted | None = None) -> None:
+    def __init__(
+        self,
+        settings: EmailSettings,
+        *,
+        accepted: Accepted | None = None,
+        report: ServerReport | None = None,
+    ) -> None:
         self.accepted = accepted
         self.sender = from_address(settings.sender)
-        self._templates_dir = settings.templates_dir
+        self._settings = settings
         self._server = f"{settings.host}:{settings.effective_port}"
-        self._client = SMTP(
-            hostname=settings.host,
-            port=settings.effective_port,
-            use_tls=settings.tls_mode == "implicit",
-            start_tls=settings.tls_mode == "starttls",
-            username=settings.username,
-            password=settings.password.get_secret_value() if settings.password else None,
-            timeout=settings.timeout_seconds,
+        self._report = report or ServerReport()
+        self._ehlo_name = settings.ehlo_name
+        self._knows_ehlo_name = settings.ehlo_name is not None
+        self._pool = ConnectionPool(
+            lambda: SmtpConnection(settings, self._ehlo_name), settings.connections
         )
-        self._turn = asyncio.Lock()
 
     @cached_property
     def templates(self) -> Templates:
         """The application's templates and the shipped ones; Jinja is loaded for the first mail."""
         from corral_emails.rendering import Templates  # noqa: PLC0415  # 2 MiB that an idle worker need not have
 
-        return Templates(self._templates_dir, sender=self.sender.display_name or self.sender.domain)
+        sender = self.sender.display_name or self.sender.domain
+        return Templates(self._settings.templates_dir, sender=sender)
 
-    async def send(self, message: EmailMessage) -> None:
-        """Send one mail to everybody whom it names.
+    async def send(
+        self, message: EmailMessage, *, attempt: int = 1
+    ) -> tuple[tuple[str, Refusal], ...]:
+        """Send one mail.
 
-        If the server refuses one recipient, nobody gets it.
+        Everybody in `Cc` whom the server accepts gets it. If it refuses the address in `To`,
+        nobody does.
+
+        Args:
+            message: The mail.
+            attempt: Which attempt of its job this is, from 1.
+
+        Returns:
+            The addresses of `Cc` that the server refused, for now or for good, each with its reply.
 
         Raises:
-            Fail: The server refused the mail for good (5xx).
-            Deferred: The server refused it for now (4xx).
-            SMTPException: The server could not be reached, did not answer in time, or refused us
-            rather than the mail.
+            Fail: The server refused the mail, and no further attempt can help.
+            Deferred: The server refused the mail, and another attempt may succeed.
+            SMTPException: The server could not be reached or did not answer in time.
         """
-        async with self._turn:
-            try:
-                await self._ensure_connected()
-                await self._hand_over(message)
-            except (Fail, Deferred):
-                raise  # the connection is fine; the next mail resets what is left of this one
-            except (
-                BaseException
-            ):  # a cancellation too: a reply that is still to come would answer the next command
-                self._client.close()
-                raise
-
-    async def _ensure_connected(self) -> None:
-        """Make sure that a connection is open, greeted, and ready for the next mail."""
-        if self._client.is_connected:
-            try:
-                await self._client.rset()
-            except (
-                SMTPException
-            ):  # closed by the server while nobody looked: idle connections live some minutes
-                self._client.close()
-            else:
-                return
-        await self._client.connect()
-        await self._client.rset()
-
-    async def _hand_over(self, message: EmailMessage) -> None:
-        envelope = [sender_of(message), *recipients(message)]
-        utf8 = needs_utf8(message)
-        if utf8 and not self._client.supports_extension("smtputf8"):
-            raise Fail(f"{self._server} takes no addresses beyond ASCII (it offers no SMTPUTF8)")
-        encoding = "utf-8" if utf8 else "ascii"
+        envelope = Envelope.of(message)
         try:
-            await self._client.mail(
-                envelope[0], options=["SMTPUTF8"] if utf8 else [], encoding=encoding
-            )
-            for recipient in envelope[1:]:
-                await self._client.rcpt(recipient, encoding=encoding)
-            await self._client.data(message.as_bytes(policy=POLICY.clone(utf8=utf8)))
-        except SMTPResponseException as refused:
-            text = " ".join(
-                refused.message.encode(errors="replace").decode().split()
-            )  # a server may say any bytes
-            reply = f"{self._server} answered {refused.code} {text}"
-            if 500 <= refused.code < 600:
-                raise Fail(reply) from refused
-            if 400 <= refused.code < 500:
-                raise Deferred(reply) from refused
+            async with self._pool.places:
+                refused = await self._hand_over(envelope)
+        except Refused as error:
+            self._report.report_refusal(self._server, error.refusal)
+            reason = f"{self._server} answered {error.refusal}"
+            attempts = error.refusal.verdict.attempts
+            is_last = attempts is not None and attempt >= attempts
+            raise (Fail(reason) if is_last else Deferred(reason)) from None
+        except (SMTPException, OSError) as error:
+            self._report.report_failure(error)
             raise
+        self._report.report_taken()
+        for _, refusal in refused:
+            self._report.count(refusal)
+        return refused
 
     async def close(self) -> None:
-        """Say goodbye."""
-        if self._client.is_connected:
-            with suppress(SMTPException):
-                await self._client.quit(timeout=QUIT_SECONDS)
-        self._client.close()
+        """Close all connections."""
+        await self._pool.close()
+
+    async def _hand_over(self, envelope: Envelope) -> tuple[tuple[str, Refusal], ...]:
+        """Hand a mail over. If the server closes the connection, do it once more on a new one.
+
+        So an idle connection that is dead costs no attempt, nor does a 421 at any command. It is
+        not done after the text began and no reply came: the server may have taken the mail.
+        """
+        if not self._knows_ehlo_name:
+            self._ehlo_name = usable_name(await asyncio.to_thread(socket.getfqdn))
+            self._knows_ehlo_name = True
+        idle = self._pool.take_idle()
+        was_closed = False
+        while True:
+            try:
+                async with self._pool.lend(idle) as connection:
+                    return await connection.send(envelope)
+            except Refused as error:
+                if was_closed or not error.closes:
+                    raise
+                was_closed = True
+            except (SMTPServerDisconnected, SMTPTimeoutError):
+                if idle is None or idle.hands_over:
+                    raise
+            idle = None

@@ -31,9 +31,11 @@ class UsagePeriodRollover(Payload):
 usage_period_rollover = Queue(
     "usage-period-rollover",
     UsagePeriodRollover,
-    # eight attempts last ten minutes, as long as a database that is restarted; after that there is
-    # the next hour
-    options=JobOptions(attempts=8, backoff=Exponential(delay=timedelta(seconds=5))),
+    # a database may be away for any time: each job is retried until the next one is due, which
+    # closes what this one could not
+    options=JobOptions(
+        backoff=Exponential(delay=timedelta(seconds=5), max=timedelta(minutes=5))
+    ).retrying_for(timedelta(hours=1)),
     timeout=timedelta(
         minutes=50
     ),  # a connection that hangs must not hold the place of the next tick's job

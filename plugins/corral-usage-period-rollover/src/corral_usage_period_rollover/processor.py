@@ -13,6 +13,7 @@ import corral.sql
 from corral import Deps, Job
 from corral_usage_period_rollover import UsagePeriodRollover
 from corral_usage_period_rollover.rollover import Rollover
+from corral_usage_period_rollover.settings import RolloverSettings
 from corral_usage_period_rollover.tables import metadata
 
 __all__ = ["RolledOver", "open_rollover", "roll_over"]
@@ -39,15 +40,16 @@ async def open_rollover(deps: Deps) -> AsyncIterator[Rollover]:
     """The rollover of this worker, on the worker's database, which may be away.
 
     Raises:
-        ConfigurationError: The database lacks our tables.
+        ConfigurationError: The database lacks our tables, or a setting cannot be used.
     """
+    settings = RolloverSettings()
     engine = await deps.enter(corral.sql.engine)
-    await corral.sql.require_tables(engine, *metadata.tables.values())
-    yield Rollover(engine, deps)
+    await corral.sql.require_tables(engine, *metadata.tables.values(), corral.sql.ledger)
+    yield Rollover(engine, deps, key_lifetime=settings.key_lifetime)
 
 
 async def roll_over(job: Job[UsagePeriodRollover], rollover: Rollover) -> RolledOver:
-    """Close every period that had ended when this job started.
+    """Forget old keys of `record_usage`, and close every period that had ended when this started.
 
     Returns:
         What this run closed: nothing, where an earlier attempt did it all.
@@ -56,6 +58,7 @@ async def roll_over(job: Job[UsagePeriodRollover], rollover: Rollover) -> Rolled
         PeriodsLeft: Some subscriptions could not be rolled over; the next attempt tries them again.
         Exception: The database failed.
     """
+    await rollover.forget_keys()  # first: a subscription that always fails must not keep all keys
     closed = await rollover.close_due(job.processed_on, tick=job.scheduled_for)
     return RolledOver(
         tick=job.scheduled_for, periods=closed.periods, subscriptions=closed.subscriptions

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import insert, select, update
@@ -15,15 +15,17 @@ from sqlalchemy.exc import DataError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from corral import Deps, HookRaised
-from corral.sql import Outbox, TransactionSpoilt, ensure_unspoilt
+from corral.sql import Ledger, Outbox, TransactionSpoilt, ensure_unspoilt
 from corral_usage_period_rollover import hookspecs
 from corral_usage_period_rollover.periods import ClosedPeriod, Period, next_boundary
+from corral_usage_period_rollover.settings import KEY_DAYS
 from corral_usage_period_rollover.tables import (
     METRIC_LENGTH,
     usage_periods,
     usage_subscriptions,
     usage_totals,
 )
+from corral_usage_period_rollover.usage import KEY_SCOPE
 
 __all__ = ["Closed", "HookMisused", "PeriodsLeft", "Rollover"]
 
@@ -61,12 +63,25 @@ class Rollover:
         engine: The database.
         deps: Asks `usage_period_rollover_totals` and `usage_period_rollover_closed`, and enqueues
             for subscribers, bound to their transaction.
+        key_lifetime: How long keys of `record_usage` are remembered.
     """
 
-    def __init__(self, engine: AsyncEngine, deps: Deps) -> None:
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        deps: Deps,
+        *,
+        key_lifetime: timedelta = timedelta(days=KEY_DAYS),
+    ) -> None:
         self._engine = engine
+        self._key_lifetime = key_lifetime
         self._deps = deps
         self._outbox = Outbox(deps.jobs)
+
+    async def forget_keys(self) -> int:
+        """Forget the keys of `record_usage` whose time is over; returns how many."""
+        async with self._engine.begin() as connection:
+            return await Ledger.purge(connection, KEY_SCOPE, self._key_lifetime)
 
     async def close_due(self, now: datetime, tick: datetime) -> Closed:
         """Close every period that ended at or before now, and its successors that did, too.

@@ -5,15 +5,20 @@ Each runs in the caller's own transaction.
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
+from typing import Final
 
 from sqlalchemy import insert, update
 
-from corral.sql import Connection
+from corral.sql import Connection, Ledger
 from corral_usage_period_rollover.periods import Length, Period, next_boundary
 from corral_usage_period_rollover.tables import usage_counters, usage_periods, usage_subscriptions
 
-__all__ = ["begin_subscription", "end_subscription", "record_usage"]
+__all__ = ["KEY_SCOPE", "begin_subscription", "end_subscription", "record_usage"]
+
+KEY_SCOPE: Final = "usage-period-rollover"
+"""The scope of the ledger's rows for the keys of `record_usage`."""
 
 
 async def begin_subscription(
@@ -78,8 +83,13 @@ async def record_usage(
     amount: int = 1,
     *,
     recorded_at: datetime | None = None,
-) -> None:
-    """Count usage.
+    key: str | None = None,
+) -> bool:
+    """Count usage, once for each key.
+
+    The first call with a key counts. Later calls with the same subscription, metric and key count
+    nothing, whatever their amount is: a correction is a negative amount with a key of its own. Of
+    two transactions that use one key at once, the second waits for the first one's end.
 
     Args:
         connection: The caller's connection or session, in its transaction.
@@ -87,7 +97,17 @@ async def record_usage(
         metric: Of what, at most 64 characters.
         amount: How much, in whole units; a negative one takes back.
         recorded_at: When it was used (aware); now by default.
+        key: Names what is counted, any text: the id of the request that caused it. It is remembered
+            for `CORRAL_USAGE_PERIOD_ROLLOVER_KEY_DAYS`. None: every call counts.
+
+    Returns:
+        Whether it was counted: false where the key was used before.
     """
+    if key is not None:
+        # as JSON, no two triples have the same text
+        name = json.dumps([subscription_id, metric, key])
+        if not await Ledger.claim(connection, KEY_SCOPE, name):
+            return False
     await connection.execute(
         insert(usage_counters).values(
             subscription_id=subscription_id,
@@ -96,3 +116,4 @@ async def record_usage(
             recorded_at=recorded_at or datetime.now(UTC),
         )
     )
+    return True

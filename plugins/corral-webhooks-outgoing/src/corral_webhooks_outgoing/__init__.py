@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 from pydantic import JsonValue, StringConstraints
 
@@ -24,6 +24,12 @@ if TYPE_CHECKING:  # workers have it, producers need not
     from corral_webhooks_outgoing.endpoints import Endpoint
 
 __all__ = ["WebhookDelivery", "webhooks_outgoing"]
+
+HORIZON: Final = timedelta(days=3)
+"""How long an endpoint may be away before its events are given up.
+
+Receivers expect retries for about three days (Standard Webhooks, "Deliverability and reliability").
+"""
 
 
 class WebhookDelivery(Payload):
@@ -50,9 +56,10 @@ class WebhookDelivery(Payload):
 webhooks_outgoing = Queue(
     "webhooks-outgoing",
     WebhookDelivery,
-    # eight attempts last two hours; the jitter keeps the jobs of an outage from coming back all at
-    # once
-    options=JobOptions(attempts=8, backoff=Exponential(delay=timedelta(minutes=1), jitter=0.25)),
+    # the jitter keeps the jobs of an outage from coming back all at once
+    options=JobOptions(
+        backoff=Exponential(delay=timedelta(minutes=1), jitter=0.25, max=timedelta(hours=2))
+    ).retrying_for(HORIZON),
     timeout=timedelta(
         minutes=2
     ),  # the request has a bound of its own; a database connection that hangs has not
@@ -83,7 +90,7 @@ def corral_processors() -> list[Processor]:
 
 @hookimpl
 def corral_tables() -> list[MetaData]:
-    """The table of endpoints, for `corral db create`."""
+    """The tables of endpoints and of failing ones, for `corral db create`."""
     from corral_webhooks_outgoing.tables import metadata  # noqa: PLC0415  # a producer has no SQLAlchemy
 
     return [metadata]

@@ -14,12 +14,15 @@ from typing import Final
 __all__ = ["LONGEST_RETRY_AFTER", "Answer", "NotDelivered"]
 
 LONGEST_RETRY_AFTER: Final = timedelta(days=1)
-"""What asks for more is a slip, or wants to be forgotten: eight such attempts are a week."""
+"""What asks for more is a slip, or wants to be forgotten: within three days it is asked again."""
 
 EXCERPT_CHARACTERS: Final = 200
 """Of a job's failed reason, which has 1 KiB in all."""
 
 THROTTLES: Final = {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}
+
+OF_THE_ENDPOINT: Final = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS}
+"""Those 4xx that say nothing of the request: another job would be refused as well."""
 
 
 class NotDelivered(Exception):
@@ -50,6 +53,12 @@ class Answer:
         """Whether the receiver wants no more events."""
         return self.status == HTTPStatus.GONE
 
+    @property
+    def is_down(self) -> bool:
+        """Whether the endpoint would refuse other events too: 3xx, 408, 429, 5xx, and oddities."""
+        one_event = 400 <= self.status < 500 and self.status not in OF_THE_ENDPOINT
+        return not self.accepted and not one_event
+
     def __str__(self) -> str:
         """The status and the start of the body in one printable line: `answered 503: try later`."""
         text = " ".join(self.body[: 4 * EXCERPT_CHARACTERS].decode("utf-8", "replace").split())
@@ -60,14 +69,16 @@ class Answer:
         return f"answered {self.status}{redirects}" + (f": {shown}" if shown else "")
 
     def wait(self, now: datetime) -> timedelta | None:
-        """How long a 429 or a 503 asks us to wait, at most a day.
+        """How long a 429 or a 503 asks us to wait at least, at most a day.
+
+        The job waits for that or for its backoff, whichever is longer: a receiver that is down for
+        hours and answers `Retry-After: 1` must not spend all attempts in seconds.
 
         Args:
             now: The time of the answer (aware).
 
         Returns:
-            None where it does not ask, not legibly, or not for any time: the queue's backoff holds
-            then, which keeps an endless `Retry-After: 0` from spending all attempts at once.
+            None where it does not ask, not legibly, or not for any time: the backoff holds then.
         """
         if self.status not in THROTTLES or self.retry_after is None:
             return None

@@ -8,6 +8,7 @@ from typing import Final
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from corral import sql
+from corral_webhooks_outgoing.endpoints import forget_failures
 
 __all__ = ["Delivered"]
 
@@ -30,8 +31,8 @@ class Delivered:
         """Whether a delivery was accepted."""
         return await sql.Ledger.is_claimed(connection, SCOPE, key)
 
-    async def record(self, key: str) -> None:
-        """Record that a delivery was accepted.
+    async def record(self, key: str, endpoint_id: str) -> None:
+        """Record that a delivery was accepted, and that its endpoint does not fail any more.
 
         A failure is logged as a warning and not raised: the receiver has the event.
         """
@@ -39,6 +40,7 @@ class Delivered:
             with sql.database_errors(self._engine):
                 async with self._engine.begin() as connection:
                     await sql.Ledger.claim(connection, SCOPE, key)
+                    await forget_failures(connection, endpoint_id)
         except Exception as error:  # noqa: BLE001  # whatever it is: another attempt would send the event again
             log.warning(
                 "a webhook was delivered, but this could not be recorded: if its job runs again,"

@@ -18,7 +18,7 @@ from sqlalchemy import Row, delete, insert, select, update
 
 from corral.sql import Connection
 from corral_webhooks_outgoing.settings import WebhookSettings
-from corral_webhooks_outgoing.tables import webhook_endpoints
+from corral_webhooks_outgoing.tables import webhook_endpoints, webhook_failing_endpoints
 from corral_webhooks_outgoing.urls import EndpointRefused, accepted_url
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "enable_endpoint",
     "end_rotation",
     "find_endpoint",
+    "forget_failures",
     "list_endpoints",
     "remove_endpoint",
     "rotate_secret",
@@ -113,7 +114,8 @@ async def list_endpoints(connection: Connection) -> list[Endpoint]:
 
 
 async def enable_endpoint(connection: Connection, endpoint_id: str) -> bool:
-    """Send to it again. False where there is no such endpoint."""
+    """Send to it again, and forget its failures. False where there is no such endpoint."""
+    await forget_failures(connection, endpoint_id)
     return await _update_endpoint(connection, endpoint_id, enabled=True)
 
 
@@ -131,6 +133,7 @@ async def remove_endpoint(connection: Connection, endpoint_id: str) -> bool:
     Returns:
         Whether there was such an endpoint.
     """
+    await forget_failures(connection, endpoint_id)
     gone = delete(webhook_endpoints).where(_own.id == endpoint_id).returning(_own.id)
     return (await connection.execute(gone)).first() is not None
 
@@ -164,6 +167,20 @@ async def rotate_secret(
 async def end_rotation(connection: Connection, endpoint_id: str) -> bool:
     """Sign with the newest secret only. False where there is no such endpoint."""
     return await _update_endpoint(connection, endpoint_id, previous_secret=None)
+
+
+async def forget_failures(connection: Connection, endpoint_id: str) -> bool:
+    """Forget since when an endpoint has accepted nothing: the days of its next outage count anew.
+
+    A delivery that is accepted does that, and so do `enable_endpoint` and `remove_endpoint`. It is
+    for applications that keep endpoints of their own.
+
+    Returns:
+        Whether it was failing.
+    """
+    of_it = webhook_failing_endpoints.c.endpoint_id == endpoint_id
+    failing = delete(webhook_failing_endpoints).where(of_it)
+    return (await connection.execute(failing.returning(of_it))).first() is not None
 
 
 async def disable_address(connection: Connection, endpoint: Endpoint) -> None:

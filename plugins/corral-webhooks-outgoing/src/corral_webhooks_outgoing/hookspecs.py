@@ -1,4 +1,4 @@
-"""The hooks that this plugin offers: one looks an endpoint up, one reacts when it is gone.
+"""The hooks that this plugin offers: one looks an endpoint up, two react to one that is away.
 
 Both are called by the worker. A hook is a function or an `async def`; what it returns is awaited
 where that can be awaited.
@@ -7,6 +7,7 @@ where that can be awaited.
 from __future__ import annotations
 
 from collections.abc import Awaitable
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from corral import hookspec
@@ -17,7 +18,11 @@ if TYPE_CHECKING:  # a producer loads this module and has no SQLAlchemy
     from corral import JobScheduler
     from corral_webhooks_outgoing.endpoints import Endpoint
 
-__all__ = ["webhooks_outgoing_endpoint", "webhooks_outgoing_endpoint_gone"]
+__all__ = [
+    "webhooks_outgoing_endpoint",
+    "webhooks_outgoing_endpoint_failing",
+    "webhooks_outgoing_endpoint_gone",
+]
 
 
 @hookspec
@@ -56,4 +61,24 @@ def webhooks_outgoing_endpoint_gone(
         jobs: Enqueues in this transaction.
 
     An exception rolls all of it back and fails the attempt; the next one asks the endpoint again.
+    """
+
+
+@hookspec
+def webhooks_outgoing_endpoint_failing(
+    endpoint: Endpoint, since: datetime, connection: AsyncConnection, jobs: JobScheduler
+) -> Awaitable[None] | None:
+    """An endpoint has accepted nothing for days. Write to its owner, or disable it.
+
+    Called once for each outage, by the first attempt that fails after
+    `CORRAL_WEBHOOKS_OUTGOING_FAILING_DAYS`, for everybody and in one transaction. An outage ends
+    when the endpoint accepts something.
+
+    Args:
+        endpoint: The endpoint as it was when the request was made.
+        since: The time of the first failure after the last success (aware, UTC).
+        connection: The transaction. Do not commit it.
+        jobs: Enqueues in this transaction.
+
+    An exception rolls all of it back and is logged; the endpoint's next failure calls all again.
     """

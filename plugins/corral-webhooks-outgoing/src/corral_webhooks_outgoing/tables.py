@@ -1,4 +1,4 @@
-"""The table of endpoints. Made by `corral db create`."""
+"""The tables: endpoints, and those of them that fail. Made by `corral db create`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from typing import Final
 
 from sqlalchemy import Boolean, Column, Dialect, MetaData, String, Table, TypeDecorator
 
-__all__ = ["metadata", "webhook_endpoints"]
+from corral.sql import Moment
+
+__all__ = ["metadata", "webhook_endpoints", "webhook_failing_endpoints"]
 
 
 class _Unshown(str):
@@ -42,4 +44,13 @@ webhook_endpoints = Table(
     Column("secret", SECRET, nullable=False),
     Column("previous_secret", SECRET),  # signs as well, while the owner moves on to the new one
     Column("enabled", Boolean, nullable=False),
+)
+
+webhook_failing_endpoints = Table(
+    "webhook_failing_endpoints",
+    metadata,
+    # no foreign key: the application may keep its endpoints elsewhere
+    Column("endpoint_id", String(128), primary_key=True),
+    Column("since", Moment, nullable=False),  # of the first failure after the last success
+    Column("announced", Boolean, nullable=False),  # by `webhooks_outgoing_endpoint_failing`
 )

@@ -1,4 +1,5 @@
--- Included first by every script in this directory: reads the queue's `meta` and the store's clock.
+-- Included first by the scripts of the inspector, and by retry_existing.lua: reads the queue's
+-- `meta` and the store's clock.
 --
 -- Needs:  KEYS 1 `<prefix>:<queue>:`   ARGV 1 offset_ms, added to the server's time
 -- Leaves: base, now (ms), meta (paused, concurrency), max_events, what events.lua leaves, and the
