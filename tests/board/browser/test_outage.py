@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -72,7 +73,11 @@ def event(endpoint_id: str, number: int) -> dict[str, Any]:
 
 
 async def test_the_overview_says_that_an_endpoint_is_down_and_that_it_is_back(
-    site: Site, tmp_path: Path, artefacts: Path, monkeypatch: pytest.MonkeyPatch
+    site: Site,
+    tmp_path: Path,
+    artefacts: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    wait_until: Callable[..., Awaitable[None]],
 ) -> None:
     """Without a reload: which queue, why, how many attempts failed, since when, and the end."""
     receiver = Receiver()
@@ -112,23 +117,24 @@ async def test_the_overview_says_that_an_endpoint_is_down_and_that_it_is_back(
         assert said < SECONDS, (tmp_path / "worker.log").read_text()
         failures = row.locator("td.clip")
         await expect(failures).to_contain_text("ConnectError")
-        await expect(failures).to_contain_text("12 attempts failed, the first")
-        await expect(row.get_by_role("link", name="12", exact=True).last).to_be_visible()
-        await expect(failures).to_contain_text("24 attempts failed, the first")
+        # the endpoint's breaker lets one delivery at a time through then, to test it
+        await expect(failures).to_have_text(re.compile(r"([6-9]|\d\d) attempts failed, the first"))
+        await expect(row.locator("[data-label=retrying] a")).to_have_text(re.compile(r"^[1-9]"))
         await page.screenshot(path=artefacts / "outage-overview.png", full_page=True)
         beside = await site.tab("/queues/webhooks-outgoing?state=retrying")
-        await expect(beside.page.locator("table.jobs tbody tr")).to_have_count(12)
+        await expect(beside.page.locator("table.jobs tbody tr").first).to_contain_text("NotDeliv")
         await beside.page.screenshot(path=artefacts / "outage-queue.png", full_page=True)
         async with receiver.up():
-            await expect(failures).to_contain_text(
-                "recovered: 12 completed since the last failed attempt"
-            )
+            over = re.compile(r"recovered: \d+ completed since the last failed attempt")
+            await expect(failures).to_have_text(over, timeout=SECONDS * 1000)
             await expect(row.locator("[data-label=retrying]")).to_have_text("0")
-            await expect(beside.page.locator("main")).to_contain_text("recovered: 12 completed")
+            await expect(beside.page.locator("main")).to_contain_text("recovered: ")
             await expect(beside.page.get_by_text("No job is retrying.")).to_be_visible()
             await page.screenshot(path=artefacts / "outage-over.png", full_page=True)
             await beside.page.screenshot(path=artefacts / "outage-over-queue.png", full_page=True)
-        assert receiver.received == 13
+            await wait_until(
+                lambda: receiver.received == 13, "all are delivered", seconds=SECONDS, every=0.1
+            )
         assert await page.evaluate("window.stayed"), "the page was loaded again"
         assert tab.complaints == beside.complaints == []
     print(f"the overview said it after {said:.1f} s")
