@@ -434,6 +434,13 @@ class TestListings:
     def test_queues_counts_jobs_by_state(self, run: Callable[..., Ran], store: redis.Redis) -> None:
         store.lpush("bull:acme-letters:wait", "a", "b")
         store.zadd("bull:acme-letters:delayed", {"c": 1})
+        _, out, _ = run("queues")
+        assert "RETRYING" not in out
+        store.hset(
+            "bull:acme-letters:d",
+            mapping={"name": "x", "atm": 1, "failedReason": "ValueError: no", "timestamp": 1},
+        )
+        store.zadd("bull:acme-letters:delayed", {"d": 2})
         code, out, err = run("queues", "--json")
         assert code == 0, err
         counts = {row.pop("queue"): row for row in json.loads(out)}
@@ -442,7 +449,9 @@ class TestListings:
                 ("active", "prioritized", "waiting-children", "completed", "failed"), 0
             ),
             "waiting": 2,
-            "delayed": 1,
+            "delayed": 2,
+            "retrying": 1,
+            "retrying_is_bound": False,
             "paused": False,
             "quarantined": 0,
             "damaged": [],
@@ -450,6 +459,13 @@ class TestListings:
         }
         _, out, _ = run("queues")
         assert out.splitlines()[0].split()[:3] == ["QUEUE", "WAITING", "ACTIVE"]
+        assert "DELAYED  RETRYING" in out
+        code, out, err = run("job", "list", "acme-letters", "--state", "retrying")
+        assert (code, out.splitlines()[1].split()[0]) == (0, "d"), err
+        assert "ValueError: no" in out
+        assert "1 to 1 of 1 retrying job in queue 'acme-letters'" in err
+        _, out, _ = run("job", "list", "acme-letters", "--state", "retrying", "--json")
+        assert [each["id"] for each in json.loads(out)["jobs"]] == ["d"]
 
 
 class TestWorker:

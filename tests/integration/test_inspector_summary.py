@@ -11,7 +11,8 @@ import pytest
 
 from corral import Job, Queue
 from corral.inspector import FailureGroup, JobInspector
-from corral.inspector.summary import generalized_reason, per_minute
+from corral.inspector.summary import per_minute
+from corral.reasons import generalized_reason
 from corral.store.clock import Clock
 
 MINUTE = timedelta(minutes=1)

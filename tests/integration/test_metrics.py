@@ -207,7 +207,7 @@ async def test_a_scrape_is_one_round_trip_per_queue(store_url: str, raw: Any) ->
     names = [f"queue-{n}" for n in range(6)]
     metrics, link = StoreMetrics(names, url=store_url, prefix="bull"), Link(store_url)
     found = await scraped(metrics)
-    assert len(found) <= 12 * len(names) + 40
+    assert len(found) <= 14 * len(names) + 40
     await link.call("PING")
     async with raw.monitor() as monitor:
         await scraped(metrics)
@@ -369,7 +369,7 @@ async def test_no_job_and_no_worker_makes_a_series(
     counted = series(render(worker))
     assert (set(found), set(counted)) == before
     assert of(found, "bullmq_failed_jobs_total", queue="letters") == 10_000
-    assert len(found) <= 12 * len(names) + 40
+    assert len(found) <= 14 * len(names) + 40
     assert {label for _, labels in found | counted for label, _ in labels} == {
         "queue",
         "outcome",

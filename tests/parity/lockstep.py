@@ -441,6 +441,8 @@ _KNOWN = (
     f"{THEIRS}:".encode(),
     f"{OURS}:".encode(),
     f"corral:{OURS}:{QUEUE}:call:{WORKER}".encode(),
+    f"corral:{OURS}:{QUEUE}:attempts".encode(),
+    f"corral:{OURS}:{QUEUE}:reasons:".encode(),
 )
 
 

@@ -20,7 +20,10 @@ ALSO_NAMES = "options.py"
 
 _NAMES = "|".join(map(re.escape, sorted(QUEUE_KEYS)))
 _PARTS = "|".join(re.escape(part.removeprefix(":")) for part in JOB_KEYS if part)
-_OWN = "alive|audit|call|catalog|kept|minutes|notes|probe|quarantine|removed-schedules|unconfirmed"
+_OWN = (
+    "alive|attempts|audit|call|catalog|kept|minutes|notes|probe|quarantine|reasons"
+    "|removed-schedules|unconfirmed"
+)
 KEY = re.compile(
     rf"^corral:(?=$|\w)|:(?:{_NAMES}|{_PARTS}|{_OWN})(?::|$)|^(?:call|de|dn|kept|metrics|repeat):|:w:"
     r"|^(?:limiter|marker|pc|removed-schedules|stalled-check|unconfirmed)$"

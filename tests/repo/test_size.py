@@ -33,7 +33,7 @@ STATEMENTS = {
     "cli": Size(974, limit=1_080),
     "embedded": Size(326, limit=360),
     "fleet": Size(233, limit=260),
-    "inspector": Size(1_570, limit=1_730),  # edits keep bytes: their text is parsed for that
+    "inspector": Size(1_746, limit=1_930),  # edits keep bytes: their text is parsed for that
     "observe": Size(787, limit=870),
     "plugins": Size(756, limit=840),
     "sql": Size(428, limit=480),
@@ -47,7 +47,7 @@ LUA_LINES = {
     "fleet": Size(19, limit=30),
     "inspector": Size(985, limit=1_090),
     "observe": Size(58, limit=70),
-    "store": Size(1_872, limit=2_060),
+    "store": Size(2_068, limit=2_280),
 }
 """By package of `core/corral`: lines that are neither blank nor a comment."""
 

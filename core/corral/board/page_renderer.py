@@ -182,18 +182,31 @@ def _format_number(value: float) -> str:
     return f"{value:,}".replace(",", "\u202f")
 
 
-def _draw_hour(completed: Sequence[int], failed: Sequence[int]) -> Markup:
-    """Bars for the last hour, one per minute: failed jobs on top of completed ones."""
-    highest = max([1, *(a + b for a, b in zip(completed, failed, strict=True))])
+def _draw_hour(completed: Sequence[int], failed: Sequence[int], attempts: Sequence[int]) -> Markup:
+    """Bars for the last hour, one per minute: completed jobs, failed ones, attempts in between.
+
+    Args:
+        completed: How many jobs have completed in each minute.
+        failed: How many have failed for good.
+        attempts: How many attempts have failed, the last ones of failed jobs included.
+    """
+    # a worker of another client, or of an older release, counts failed jobs and no attempts
+    retried = [max(0, tried - lost) for tried, lost in zip(attempts, failed, strict=True)]
+    hour = [*zip(completed, retried, failed, strict=True)]
+    highest = max([1, *map(sum, hour)])
     bars: list[Markup] = []
-    for minute, counts in enumerate(zip(completed, failed, strict=True)):
-        lower, upper = (round(20 * count / highest, 1) for count in counts)
-        if counts[0]:
-            bars.append(_rect("completed", minute * 2, 20 - lower, 1.6, lower))
-        if counts[1]:
-            upper = max(upper, 1)  # a failure is always visible
-            bars.append(_rect("failed", minute * 2, 20 - lower - upper, 1.6, upper))
+    for minute, counts in enumerate(hour):
+        top = 20.0
+        for state, count in zip(("completed", "retried", "failed"), counts, strict=True):
+            if count:
+                height = round(20 * count / highest, 1)
+                if state != "completed":
+                    height = max(height, 1)  # a failure is always visible
+                top = round(top - height, 1)
+                bars.append(_rect(state, minute * 2, top, 1.6, height))
     label = f"last hour: {sum(completed)} completed, {sum(failed)} failed"
+    if any(attempts):
+        label += f", {sum(attempts)} failed attempts"
     return Markup(
         '<svg class="spark" viewBox="0 0 {} 20" role="img" aria-label="{}">'
         "<title>{}</title>{}</svg>"

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import shutil
 import textwrap
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +20,14 @@ from corral.errors import CorralError
 from corral.job_state import JobState
 
 if TYPE_CHECKING:
-    from corral.inspector import JobInspector, StoredJob
+    from corral.inspector import JobInspector, JobPage, StoredJob
 
 __all__ = ["STATES", "job_group", "run_on_each_job"]
 
 STATES = tuple(state.value for state in JobState)
 """The values of `JobState`, in its order."""
+RETRYING = "retrying"
+"""No state of its own: the delayed jobs that have failed attempts."""
 
 
 @group("job")
@@ -42,10 +44,11 @@ def job_group() -> None:
 @click.argument("queue")
 @click.option(
     "--state",
-    type=click.Choice(STATES),
+    type=click.Choice((*STATES, RETRYING)),
     default="failed",
     show_default=True,
-    help="Their state.",
+    metavar="STATE",
+    help=f"Their state: {', '.join(STATES)}; or retrying: delayed, with failed attempts.",
 )
 @click.option(
     "--limit",
@@ -71,11 +74,16 @@ def list_jobs(queue: str, state: str, limit: int, start: int, as_json: bool) -> 
     \b
     corral job list emails
     corral job list emails --state waiting --limit 100 --start 100
+    corral job list emails --state retrying
     """
     from corral.app import operate
 
-    wanted = JobState(state)
-    page = operate(lambda inspector: inspector.list(queue, wanted, start=start, limit=limit), queue)
+    def read(inspector: JobInspector) -> Coroutine[Any, Any, JobPage]:
+        if state == RETRYING:
+            return inspector.list_retrying(queue, start=start, limit=limit)
+        return inspector.list(queue, JobState(state), start=start, limit=limit)
+
+    page = operate(read, queue)
     if as_json:
         jobs = [plain_job(each) for each in page.jobs]
         facts = {"queue": queue, "state": state, "total": page.total, "start": start}
@@ -90,6 +98,8 @@ def list_jobs(queue: str, state: str, limit: int, start: int, as_json: bool) -> 
     if not as_json:
         jobs_in_state = f"{state} job{'' if page.total == 1 else 's'} in queue {queue!r}"
         show_page_size(jobs_in_state, start, len(page.jobs), limit, page.total)
+        if page.is_bound:
+            click.echo("only the 2,000 delayed jobs that are due first were looked at", err=True)
     if page.damaged:
         show_damage(page.damaged)
         raise click.exceptions.Exit(1)
@@ -266,6 +276,7 @@ _TIMES = {"failed": "FAILED", "completed": "COMPLETED", "active": "STARTED"}
 """By state, the heading of the column with the time that `_age` shows."""
 _DETAILS: dict[str, tuple[str, Callable[[StoredJob], object]]] = {
     "failed": ("REASON", lambda each: each.failed_reason or ""),
+    RETRYING: ("REASON", lambda each: each.failed_reason or ""),
     "delayed": ("DUE", lambda each: format_age(each.due_at)),
     "active": ("WORKER", lambda each: each.processed_by or ""),
     "completed": ("TOOK", _took),

@@ -19,7 +19,7 @@ from corral.errors import ConfigurationError
 from corral.options import EnqueueOptions
 
 if TYPE_CHECKING:
-    from corral.inspector import QueueSizes
+    from corral.inspector import QueueSizes, Retrying
 
 __all__ = ["enqueue", "queues"]
 
@@ -101,8 +101,9 @@ def enqueue(
 def queues(as_json: bool) -> None:
     """Count the jobs of each queue by state.
 
-    It also shows which queues are paused, which have jobs in quarantine, and which are in the store
-    and not installed: no plugin declares them.
+    It also shows which queues are paused, which have jobs in quarantine, how many of the delayed
+    jobs are retrying (they have failed attempts, and wait for another one), and which queues are in
+    the store and not installed: no plugin declares them.
 
     \b
     corral queues
@@ -132,7 +133,9 @@ def queues(as_json: bool) -> None:
 
 
 def _plain_queue(name: str, found: QueueSizes, *, installed: bool) -> dict[str, Any]:
-    others = {
+    others: dict[str, Any] = {
+        "retrying": found.retrying.count,
+        "retrying_is_bound": found.retrying.is_bound,
         "paused": found.limits.paused,
         "quarantined": found.quarantined,
         "damaged": [*found.damaged],
@@ -145,6 +148,8 @@ def _show_queues(found: Mapping[str, QueueSizes], declared: Collection[str]) -> 
     columns: dict[str, list[object]] = {"QUEUE": list(found)}
     for state in next(iter(found.values())).counts:
         columns[state.upper()] = [_count(each.counts[state]) for each in found.values()]
+        if state == "delayed" and any(each.retrying.count for each in found.values()):
+            columns["RETRYING"] = [_retrying(each.retrying) for each in found.values()]
     if any(each.quarantined != 0 for each in found.values()):
         columns["QUARANTINE"] = [_count(each.quarantined) for each in found.values()]
     columns["PAUSED"] = ["paused" if each.limits.paused else "" for each in found.values()]
@@ -158,6 +163,10 @@ def _show_queues(found: Mapping[str, QueueSizes], declared: Collection[str]) -> 
             if heading not in rare or any(cells)
         }
     show_table(list(columns), list(zip(*columns.values(), strict=True)), elastic=0)
+
+
+def _retrying(retrying: Retrying) -> int | str:
+    return str(retrying) if retrying.is_bound else retrying.count
 
 
 def _count(count: int | None) -> int | str:

@@ -27,15 +27,16 @@ if TYPE_CHECKING:
         WrongState,
     )
     from corral.inspector.search import SearchResult
-    from corral.inspector.sizes import QueueSizes
+    from corral.inspector.sizes import QueueSizes, Retrying
     from corral.inspector.stored_job import StoredJob
-    from corral.inspector.summary import Failure, FailureGroup, QueueSummary
+    from corral.inspector.summary import AttemptFailures, Failure, FailureGroup, QueueSummary
     from corral.inspector.timeline import TimelineEntry
     from corral.inspector.worker_resource import of_worker
     from corral.inspector.workers import RunningJob, WorkerStatus
 
 __all__ = [
     "CLEANABLE",
+    "AttemptFailures",
     "Audit",
     "AuditEntry",
     "CurrentIteration",
@@ -54,6 +55,7 @@ __all__ = [
     "QuarantinedJob",
     "QueueSizes",
     "QueueSummary",
+    "Retrying",
     "ReturnedJob",
     "RunningJob",
     "SearchResult",
@@ -79,9 +81,9 @@ if not TYPE_CHECKING:  # type checkers would accept any name of a package with `
                 "CurrentIteration DamagedKey JobLocked JobNotFound PayloadChanged WrongState"
             ),
             "search": "SearchResult",
-            "sizes": "QueueSizes",
+            "sizes": "QueueSizes Retrying",
             "stored_job": "StoredJob",
-            "summary": "Failure FailureGroup QueueSummary",
+            "summary": "AttemptFailures Failure FailureGroup QueueSummary",
             "timeline": "TimelineEntry",
             "worker_resource": "of_worker",
             "workers": "RunningJob WorkerStatus",

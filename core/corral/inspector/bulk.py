@@ -192,13 +192,16 @@ async def scrub_jobs(
                 looked += len(ids)
                 if on_progress:
                     on_progress(looked, max(looked, total))
+
+        def holds(value: str) -> bool:
+            return any(text in value for text in texts)
+
+        deleted = 0
         if texts:
-            await _delete_events(
-                operation,
-                lambda _, values: any(text in value for value in values for text in texts),
-            )
+            deleted = await _delete_events(operation, lambda _, values: any(map(holds, values)))
         elif scrubbed:
             await _delete_events(operation, lambda job_id, _: job_id in scrubbed)
+        await _forget_reasons(operation, holds, at_once=bool(scrubbed or deleted))
     if left:
         hint = "all other jobs were scrubbed; repair these, or remove them, and scrub again"
         raise DamagedKey(*dict.fromkeys(decode_damaged_keys(left)), done=len(scrubbed), hint=hint)
@@ -208,9 +211,32 @@ async def scrub_jobs(
 async def scrub_events(operation: AuditedOperation, match: Callable[[str], bool]) -> int:
     """Delete the events that hold a matching text; returns how many."""
     async with operation:
-        return await _delete_events(
+        deleted = await _delete_events(
             operation, lambda _, values: any(map(match, values)), counted=True
         )
+        await _forget_reasons(operation, match, at_once=deleted > 0)
+        return deleted
+
+
+async def _forget_reasons(
+    operation: AuditedOperation, match: Callable[[str], bool], *, at_once: bool
+) -> None:
+    """Delete the record of why attempts of the queue failed if it may be about a scrubbed text.
+
+    A reason is kept without ids and addresses, so that it does not say which jobs it is about. So
+    either all reasons are deleted or none.
+
+    Args:
+        operation: The queue, the connection, and the audit's entry.
+        match: Decides about a reason, and about the id of the job that failed last for it.
+        at_once: Whether the queue held something about the text, so that no reason is looked at.
+    """
+    if not at_once:
+        hours = await operation.access.run("reasons", operation.queue)
+        kept = (text.decode(errors="replace") for flat in hours for text in flat)
+        at_once = any(map(match, kept))
+    if at_once:
+        await operation.run("forget_reasons")
 
 
 async def _delete_events(

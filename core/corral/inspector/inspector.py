@@ -438,7 +438,9 @@ class JobInspector(JobReader):
 
         The jobs themselves are kept, with their times and counts. Events that hold the text, or the
         output of these jobs, are deleted. Unfinished jobs are not changed, because they need their
-        payload. Ids and deduplication ids are not changed either.
+        payload. Ids and deduplication ids are not changed either. What workers have recorded of why
+        attempts failed in the last two hours is deleted for the whole queue if any job is emptied,
+        or a reason holds the text: a reason does not say whose job it was.
 
         Args:
             queue: The queue.
@@ -460,7 +462,9 @@ class JobInspector(JobReader):
     async def scrub_events(self, queue: Queue[Any] | str, match: Callable[[str], bool]) -> int:
         """Delete events that hold a processor's output, also those of removed jobs.
 
-        `scrub` with a function cannot find events of jobs that no longer exist.
+        `scrub` with a function cannot find events of jobs that no longer exist. If any event is
+        deleted, or `match` selects a reason, what workers have recorded of why attempts failed is
+        deleted, as in `scrub`.
 
         Args:
             queue: The queue.

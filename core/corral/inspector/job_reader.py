@@ -60,12 +60,14 @@ class JobPage:
         start: The index of the first job of the page.
         damaged: One text for each job that is left out because its key is damaged:
             `<key> is a <type>, not a <type>`.
+        is_bound: Whether `total` is a lower bound: only `list_retrying` does not look at all jobs.
     """
 
     jobs: Sequence[StoredJob]
     total: int
     start: int
     damaged: Sequence[str] = ()
+    is_bound: bool = False
 
 
 class JobReader:
@@ -140,17 +142,41 @@ class JobReader:
         Raises:
             ConfigurationError: `start` or `limit` is out of bounds.
         """
+        return await self._read_page(queue, state, start, limit, "1" if newest_first else "", "")
+
+    async def list_retrying(
+        self, queue: Queue[Any] | str, *, start: int = 0, limit: int = 20
+    ) -> JobPage:
+        """Read a page of the delayed jobs that have failed attempts, in one store call.
+
+        They wait for another attempt. Those that are due first come first, and only the 2,000
+        delayed jobs that are due first are looked at.
+
+        Args:
+            queue: The queue.
+            start: How many of these jobs to skip.
+            limit: How many jobs to read, at most `MAX_PAGE`.
+
+        Raises:
+            ConfigurationError: `start` or `limit` is out of bounds.
+        """
+        return await self._read_page(queue, JobState.DELAYED, start, limit, "", "1")
+
+    async def _read_page(
+        self, queue: Queue[Any] | str, state: JobState, start: int, limit: int, *how: str
+    ) -> JobPage:
         if start < 0 or not 1 <= limit <= MAX_PAGE:
             raise ConfigurationError(f"a page has 1 to {MAX_PAGE} jobs and starts at 0 or later")
         name = self._access.name(queue)
-        _, total, jobs, left = await self._access.run(
-            "page", queue, CONTAINER[state], start, limit, "1" if newest_first else ""
+        _, total, jobs, left, more = await self._access.run(
+            "page", queue, CONTAINER[state], start, limit, *how
         )
         return JobPage(
             [decode_listed(name, state, row) for row in jobs],
             total,
             start,
             decode_damaged_keys(left),
+            is_bound=more == 1,
         )
 
     async def get(self, queue: Queue[Any] | str, job_id: str) -> StoredJob:
@@ -224,7 +250,10 @@ class JobReader:
         return (await self.limits(queue)).paused
 
     async def summary(self, queue: Queue[Any] | str) -> QueueSummary:
-        """Read the summary of one queue, in one store call that looks at some 80 jobs at most."""
+        """Read the summary of one queue, in one store call.
+
+        It looks at some 160 jobs at most, and at the 2,000 delayed jobs that are due first.
+        """
         return await read_summary(self._access, queue)
 
     async def summaries(self) -> Sequence[QueueSummary]:

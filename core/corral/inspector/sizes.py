@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from corral.inspector.escapes import escaped
 from corral.inspector.limits import Limits, decode_limits
@@ -15,7 +15,9 @@ from corral.job_state import JobState
 from corral.queue import Queue
 
 __all__ = [
+    "NO_RETRYING",
     "QueueSizes",
+    "Retrying",
     "decode_damaged_keys",
     "decode_sizes",
     "known_size",
@@ -27,6 +29,28 @@ __all__ = [
 
 
 @dataclass(frozen=True, slots=True)
+class Retrying:
+    """How many delayed jobs wait for another attempt after a failed one.
+
+    Its text is the count, or `≥ ` and the count if it is a lower bound.
+
+    Attributes:
+        count: How many of the 2,000 delayed jobs that are due first have failed attempts.
+        is_bound: Whether there are more delayed jobs, which were not looked at.
+    """
+
+    count: int = 0
+    is_bound: bool = False
+
+    def __str__(self) -> str:
+        return f"≥ {self.count}" if self.is_bound else str(self.count)
+
+
+NO_RETRYING: Final = Retrying()
+"""Where a queue could not be read."""
+
+
+@dataclass(frozen=True, slots=True)
 class QueueSizes:
     """How many jobs a queue has, and its limits.
 
@@ -35,12 +59,14 @@ class QueueSizes:
         quarantined: How many jobs are in quarantine; None if that key is damaged.
         limits: The queue's limits; none if the key `meta` is damaged.
         damaged: One text for each damaged key of the queue: `<key> is a <type>, not a <type>`.
+        retrying: How many of the delayed jobs have failed attempts.
     """
 
     counts: Mapping[JobState, int | None]
     quarantined: int | None
     limits: Limits
     damaged: tuple[str, ...]
+    retrying: Retrying = NO_RETRYING
 
 
 async def read_sizes(access: QueueAccess, queue: Queue[Any] | str) -> QueueSizes:
@@ -50,12 +76,13 @@ async def read_sizes(access: QueueAccess, queue: Queue[Any] | str) -> QueueSizes
 
 def decode_sizes(reply: Sequence[Any]) -> QueueSizes:
     """A queue's sizes, from the reply of counts.lua."""
-    found, quarantined, limits, damaged = reply
+    found, quarantined, limits, damaged, retrying, more = reply
     return QueueSizes(
         state_counts(found),
         known_size(quarantined),
         decode_limits(limits),
         decode_damaged_keys(damaged),
+        Retrying(retrying, is_bound=more == 1),
     )
 
 

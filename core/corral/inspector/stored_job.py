@@ -22,7 +22,6 @@ __all__ = [
     "decode_listed",
     "decode_shown",
     "decode_stored",
-    "first_line",
     "parse_json",
     "parse_number",
     "payload_text",
@@ -34,8 +33,6 @@ CONTAINER: Final[Mapping[JobState, str]] = {
     state: "wait" if state is JobState.WAITING else state.value for state in JobState
 }
 """The key that holds the jobs of a state (wire § 1)."""
-LINE = 200
-"""The most characters of a reason that is shown in one line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,12 +232,6 @@ def spellings(text: str) -> tuple[str, ...]:
     return tuple(
         dict.fromkeys((text, json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1]))
     )
-
-
-def first_line(text: str) -> str:
-    """The first line that is not blank, cut after `LINE` characters."""
-    line = next((line for line in text.splitlines() if line.strip()), "").strip()
-    return line if len(line) <= LINE else line[: LINE - 1] + "…"
 
 
 def _text(raw: bytes) -> str:

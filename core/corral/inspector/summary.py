@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from corral.inspector.limits import Limits, decode_limits
 from corral.inspector.queue_access import QueueAccess
-from corral.inspector.sizes import decode_damaged_keys, known_size, state_counts
-from corral.inspector.stored_job import datetime_from_ms, first_line, parse_json, parse_number
+from corral.inspector.sizes import (
+    NO_RETRYING,
+    Retrying,
+    decode_damaged_keys,
+    known_size,
+    state_counts,
+)
+from corral.inspector.stored_job import datetime_from_ms, parse_json, parse_number
 from corral.job_state import JobState
 from corral.queue import Queue
+from corral.reasons import first_line, generalized_reason
+from corral.store.codec import fields_of
 from corral.store.keys import due_ms
 
 __all__ = [
+    "AttemptFailures",
     "Failure",
     "FailureGroup",
     "QueueSummary",
-    "generalized_reason",
     "per_minute",
     "read_failures",
     "read_summaries",
@@ -33,6 +41,9 @@ FAILURES = 500
 """How many failed jobs are grouped by their reasons."""
 MINUTES = 60
 """How many minutes of metrics a summary contains."""
+HOUR_MS = 3_600_000
+_ATTEMPTS: Final = re.compile(r"(\d{1,16}) " * 5 + "(.*)", re.DOTALL)
+"""A field of a queue's reasons, see `store/lua/attempts.lua`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +79,33 @@ class FailureGroup:
 
 
 @dataclass(frozen=True, slots=True)
+class AttemptFailures:
+    """Attempts of the last hour that failed for one reason, as Corral's workers have recorded them.
+
+    A series of failed attempts goes on as long as the same job fails again, or nothing completes in
+    between, or less than a minute passes.
+
+    Attributes:
+        reason: The first line of the reason, with `…` in place of ids, numbers and addresses. The
+            worker has masked what the payload's model declares secret.
+        count: How many attempts failed for it in this hour of the clock and in the one before.
+        series: How many attempts of the present series failed for it.
+        since: When the first one of the series failed.
+        last_at: When the last one failed.
+        last_job_id: The job of the last one.
+        completed_since: How many jobs of the queue have completed since then.
+    """
+
+    reason: str
+    count: int
+    series: int
+    since: datetime | None
+    last_at: datetime | None
+    last_job_id: str
+    completed_since: int
+
+
+@dataclass(frozen=True, slots=True)
 class QueueSummary:
     """The summary of one queue. Times are aware, in UTC.
 
@@ -94,6 +132,15 @@ class QueueSummary:
         damaged: One text for each damaged key of the queue: `<key> is a <type>, not a <type>`. The
             contents of these keys are missing in this summary.
         unknown: The states whose keys are damaged. `counts` has 0 for them, which means unknown.
+        retrying: How many of the delayed jobs have failed attempts.
+        is_trying_again: Whether no job is retrying, and one of those that became active or waiting
+            last (40 and 8 of them) has failed attempts.
+        failed_attempts_total: How many attempts have failed, the last ones of failed jobs included;
+            it starts at 0 again if none fails for two weeks. Runs of Corral's workers only.
+        failed_attempts_per_minute: How many failed in each of the last 60 minutes, the oldest
+            first; the last minute is still running.
+        attempt_failures: Why attempts failed within the last hour, the most frequent reason first:
+            at most 50 reasons for each hour of the clock.
     """
 
     queue: str
@@ -110,15 +157,21 @@ class QueueSummary:
     quarantined: int = 0
     damaged: tuple[str, ...] = ()
     unknown: frozenset[JobState] = frozenset()
+    retrying: Retrying = NO_RETRYING
+    is_trying_again: bool = False
+    failed_attempts_total: int = 0
+    failed_attempts_per_minute: Sequence[int] = (0,) * MINUTES
+    attempt_failures: Sequence[AttemptFailures] = ()
 
 
 async def read_summary(access: QueueAccess, queue: Queue[Any] | str) -> QueueSummary:
     """Read the summary of one queue, in one call."""
     reply = await access.run("summary", queue, LOOKS, MINUTES)
     now_ms, sizes, limits, waiting, started, due, completed, failed, *rest = reply
-    last_failures, quarantined, damaged = rest
+    last_failures, quarantined, damaged, attempts, *reasons, retrying, more, trying = rest
     completed_total, completed_per_minute = per_minute(completed, now_ms)
     failed_total, failed_per_minute = per_minute(failed, now_ms)
+    attempts_total, attempts_per_minute = per_minute(attempts, now_ms)
     due_score = parse_number(due.decode(errors="replace"))
     counts = state_counts(sizes)
     return QueueSummary(
@@ -136,6 +189,11 @@ async def read_summary(access: QueueAccess, queue: Queue[Any] | str) -> QueueSum
         quarantined=known_size(quarantined) or 0,
         damaged=decode_damaged_keys(damaged),
         unknown=frozenset(state for state, count in counts.items() if count is None),
+        retrying=Retrying(retrying, is_bound=more == 1),
+        is_trying_again=trying == 1,
+        failed_attempts_total=attempts_total,
+        failed_attempts_per_minute=attempts_per_minute,
+        attempt_failures=_decode_attempt_failures(reasons, now_ms, completed_total),
     )
 
 
@@ -175,29 +233,6 @@ async def read_failures(access: QueueAccess, queue: Queue[Any] | str) -> Sequenc
         for reason, jobs in groups.items()
     ]
     return sorted(found, key=lambda group: -group.count)
-
-
-_PARTICULAR = re.compile(
-    r"""
-      # a URL
-      \b[a-z][a-z0-9+.-]*://[^\s'"<>)\]]+
-      # an e-mail address
-    | [^\s'"<>()\[\]:,;=]+@[^\s'"<>()\[\]:,;=]+
-      # an id: at least 8 characters, at least 3 digits among them
-    | \b(?=[\w-]*\d[\w-]*\d[\w-]*\d)[\w-]{8,}
-      # a hexadecimal number
-    | \b(?=[0-9a-f]*\d)[0-9a-f]{8,}\b
-      # a number, a time or an IP address, but no status code of HTTP or SMTP: that is the reason
-    | (?<![A-Za-z0-9.])(?!(?:[1-5]\d\d|[245](?:\.\d{1,3}){2})(?![\d.,:]))
-      \d[\d.,:]*(?<![.,:])
-    """,
-    re.VERBOSE | re.IGNORECASE,
-)
-
-
-def generalized_reason(reason: str) -> str:
-    """A failed reason with `…` in place of ids, numbers and addresses."""
-    return _PARTICULAR.sub("…", reason)
 
 
 def per_minute(counted: Sequence[Any], now_ms: int) -> tuple[int, Sequence[int]]:
@@ -243,6 +278,37 @@ def _waiting_since_ms(
         return None
     due = added + delay if isinstance(delay, int | float) and delay > 0 else added
     return min(max(due, _ms(processed_on) or 0), now_ms)
+
+
+def _decode_attempt_failures(
+    hours: Sequence[Sequence[bytes]], now_ms: int, completed_total: int
+) -> Sequence[AttemptFailures]:
+    """The reasons of this hour of the clock and of the one before, as flat hashes.
+
+    Those for which no attempt has failed within an hour are left out, and so are entries that
+    cannot be read.
+    """
+    groups: dict[str, AttemptFailures] = {}
+    for flat in hours:  # this hour first: its series includes what the hour before has counted
+        for raw_reason, raw in fields_of(flat).items():
+            entry = _ATTEMPTS.fullmatch(raw.decode(errors="replace"))
+            if entry is None:
+                continue
+            count, series, since_ms, last_ms, completed = map(int, entry.groups()[:5])
+            reason = raw_reason.decode(errors="replace")
+            if known := groups.get(reason):
+                groups[reason] = replace(known, count=known.count + count)
+            elif now_ms - last_ms <= HOUR_MS:
+                groups[reason] = AttemptFailures(
+                    reason,
+                    count,
+                    series,
+                    datetime_from_ms(since_ms),
+                    datetime_from_ms(last_ms),
+                    entry[6],
+                    max(0, completed_total - completed),
+                )
+    return sorted(groups.values(), key=lambda group: -group.count)
 
 
 def _decode_failure(found: Sequence[bytes]) -> Failure:

@@ -13,8 +13,9 @@ from datetime import datetime
 from typing import Any, Final
 
 from corral.inspector.queue_access import QueueAccess
-from corral.inspector.stored_job import StoredJob, datetime_from_ms, first_line, parse_number
+from corral.inspector.stored_job import StoredJob, datetime_from_ms, parse_number
 from corral.queue import Queue
+from corral.reasons import first_line
 
 __all__ = ["JobEvent", "TimelineEntry", "build_timeline", "read_timeline"]
 

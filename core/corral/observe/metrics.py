@@ -330,6 +330,11 @@ def _store_families(
             "Jobs that ever failed for good.",
             {n: f.failed for n, f in found.items()},
         ),
+        (
+            "corral_failed_attempts_total",
+            "Attempts that failed, of jobs that are tried again and of those that are not.",
+            {n: f.failed_attempts for n, f in found.items()},
+        ),
     ):
         family = CounterMetricFamily(
             metric, f"{text} Removing jobs does not lower it.", labels=["queue"]
@@ -338,6 +343,11 @@ def _store_families(
             if value is not None:
                 family.add_metric([name], value)
         yield family
+    yield _gauge(
+        "corral_retrying_jobs",
+        "Delayed jobs that have failed attempts, of the 2,000 that are due first.",
+        {name: each.retrying for name, each in found.items()},
+    )
     yield _gauge(
         "corral_oldest_waiting_seconds",
         "For how long the job that runs next could have been running, 0 where none waits.",

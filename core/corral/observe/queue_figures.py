@@ -29,6 +29,9 @@ class QueueFigures:
             waits.
         workers: How many worker processes are at work, for any queue.
         quarantined: How many ids workers have put into the quarantine.
+        failed_attempts: How many attempts have failed in runs of Corral's workers; it starts at 0
+            again if none fails for two weeks.
+        retrying: How many of the 2,000 delayed jobs that are due first have failed attempts.
     """
 
     sizes: Mapping[str, int]
@@ -38,6 +41,8 @@ class QueueFigures:
     oldest_seconds: float | None
     workers: int
     quarantined: int | None
+    failed_attempts: int | None
+    retrying: int | None
 
 
 async def read_queue_figures(
@@ -81,13 +86,21 @@ def _keys(prefix: str, queue: str) -> list[str]:
 
 
 def _decoded(reply: Any) -> QueueFigures:
-    sizes, finished, paused, oldest_ms, workers, quarantined = reply
-    completed, failed = map(_known, finished)
+    sizes, finished, paused, oldest_ms, workers, quarantined, retrying = reply
+    completed, failed, attempts = map(_known, finished)
     held = {name: size for name, size in zip(CONTAINERS, sizes, strict=True) if size >= 0}
     is_paused = None if paused < 0 else paused == 1
     oldest_seconds = None if oldest_ms < 0 else oldest_ms / 1000
     return QueueFigures(
-        held, completed, failed, is_paused, oldest_seconds, workers, _known(quarantined)
+        held,
+        completed,
+        failed,
+        is_paused,
+        oldest_seconds,
+        workers,
+        _known(quarantined),
+        attempts,
+        _known(retrying),
     )
 
 

@@ -38,6 +38,7 @@ from corral.outcome import (
     Snoozed,
     TimedOut,
 )
+from corral.reasons import first_line, generalized_reason
 
 __all__ = [
     "BROKEN",
@@ -74,6 +75,8 @@ See `lua/kept.lua`.
 """
 KEEP_ALL = (-1, "", NO_LIMIT)
 """Retention in the store's own terms (count, age, limit): nothing is removed."""
+NO_REASON = "no reason given"
+"""In place of an empty reason, where failed attempts are counted by their reasons."""
 LONGEST_MS = 1e14
 """A longer backoff is read as this one, 3,000 years: Python's durations end at 10^17 ms."""
 
@@ -481,11 +484,12 @@ def encode_endings(endings: Iterable[Ending], declared: JobOptions) -> list[str 
     each: list[str | bytes | int] = []
     for ending in endings:
         job, (kind, text, delay_ms) = ending.job, _kind(ending.outcome)
-        options, retention, trace = job.options, KEEP_ALL, b""
+        options, retention, trace, cause = job.options, KEEP_ALL, b"", ""
         if kind == "c":
             retention = options.keep_completed or completed[is_ours(job.id, options)]
         elif kind in {"f", "r"}:
             trace = _stacktrace(job, getattr(ending.outcome, "traceback", ""))
+            cause = generalized_reason(first_line(str(text))) or NO_REASON
             if kind == "f":
                 retention = options.keep_failed or failed[is_ours(job.id, options)]
         flags = ("l" if options.lifo else "") + ("d" if job.deduplicated else "")
@@ -498,6 +502,7 @@ def encode_endings(endings: Iterable[Ending], declared: JobOptions) -> list[str 
             *retention,
             options.attempts,
             flags,
+            cause,
         )
         each += (shapes.setdefault(shape, len(shapes) + 1), job.stored_id, text)
     return [len(shapes), *chain.from_iterable(shapes), *each]

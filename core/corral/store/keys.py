@@ -131,7 +131,12 @@ JOB_KEYS: Final[Mapping[str, str]] = {
 }
 """The keys of a job, by what follows its id, each with its type (wire § 2.2)."""
 
-OWN_QUEUE_KEYS: Final[Mapping[str, str]] = {"quarantine": "hash", "minutes": "hash"}
+OWN_QUEUE_KEYS: Final[Mapping[str, str]] = {
+    "quarantine": "hash",
+    "minutes": "hash",
+    "attempts": "hash",
+    "attempts:data": "list",
+}
 """The keys of Corral's own that a page or a command reads of a queue, each with its type."""
 PROCESS_KEYS: Final[Mapping[str, str]] = {"alive": "hash", "catalog": "hash"}
 """The keys in which processes write about themselves; `catalog` only by former releases."""

@@ -145,6 +145,20 @@ async def test_no_table_and_no_job_holds_the_address_and_others_keep_theirs(
     assert named.data["userId"] == "nada-1"
 
 
+async def test_why_attempts_failed_is_forgotten_with_the_account(
+    accounts: Any, erasing: None
+) -> None:
+    """The board shows it by reasons, which may name anybody, for an hour."""
+    kit, kept = accounts.kit, "corral:bull:notes:reasons:"
+    async with kit.connect(notes) as jobs:
+        await jobs.enqueue(notes, Note(to=ADA, says="fails"), attempts=1)
+        await kit.drain(NOTES)
+    assert kept in stored(kit.url)
+    await accounts.asked(grace=timedelta(0))
+    await _drained(accounts)
+    assert kept not in stored(kit.url)
+
+
 async def test_all_that_is_for_later_is_looked_through(accounts: Any, erasing: None) -> None:
     async with accounts.kit.connect() as jobs:
         for _ in range(130):

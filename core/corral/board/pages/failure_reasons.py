@@ -13,8 +13,7 @@ from typing import Final
 from corral.board.board_context import BoardContext
 from corral.board.job_view import MASK, masked_texts
 from corral.inspector import DamagedKey, FailureGroup, JobNotFound, QueueSummary
-from corral.inspector.stored_job import first_line
-from corral.inspector.summary import generalized_reason
+from corral.reasons import first_line, generalized_reason
 
 __all__ = ["MAX_REASONS", "read_failure_groups", "read_masked_summaries", "read_masked_summary"]
 

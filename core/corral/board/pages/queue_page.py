@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -10,7 +10,11 @@ from typing import Any, Final
 from corral.board.board_context import BoardContext
 from corral.board.job_view import build_job_view
 from corral.board.messages import BoardPage, BoardRequest, RequestRefused, parse_whole_number
-from corral.board.pages.failure_reasons import read_failure_groups, read_masked_summary
+from corral.board.pages.failure_reasons import (
+    MAX_REASONS,
+    read_failure_groups,
+    read_masked_summary,
+)
 from corral.board.pages.queue_status import build_queue_status, live_workers, read_cached_workers
 from corral.board.pages.search_page import SearchQuery, parse_search_query, search_queue
 from corral.fleet.minutes import Minute
@@ -23,6 +27,8 @@ __all__ = ["JOBS_PER_PAGE", "Pagination", "show_queue"]
 JOBS_PER_PAGE: Final = 50
 FAILURES_SECONDS: Final = 15.0
 """How long the reasons of failures are reused: they cost more than the rest of the page."""
+RETRYING: Final = "retrying"
+"""Beside the states: the delayed jobs that have failed attempts."""
 MAX_START: Final = 1_000_000
 """How far into a list a page may start; a larger number is a mistake or an attack."""
 
@@ -35,11 +41,13 @@ class Pagination:
         start: How many jobs come before this page.
         shown: How many jobs this page shows.
         total: How many jobs there are.
+        is_bound: Whether there may be more.
     """
 
     start: int
     shown: int
     total: int
+    is_bound: bool = False
 
     @property
     def previous(self) -> int | None:
@@ -69,9 +77,11 @@ async def show_queue(request: BoardRequest, context: BoardContext) -> BoardPage:
         key, lambda: read_failure_groups(context, name), seconds=FAILURES_SECONDS
     )
     running = None if workers is None else live_workers(workers)
-    state = _choose_state(request.query.get("state"), summary)
-    minutes, damaged_minutes = await _read_minutes(context, name)
     search = parse_search_query(request.query)
+    given = request.query.get("state")
+    is_retrying = given == RETRYING and not search
+    state = _choose_state("delayed" if given == RETRYING else given, summary)
+    minutes, damaged_minutes = await _read_minutes(context, name)
     values: dict[str, Any] = {
         "queue": name,
         "queue_status": build_queue_status(summary, running, context.now),
@@ -82,6 +92,8 @@ async def show_queue(request: BoardRequest, context: BoardContext) -> BoardPage:
         "history": _build_history(summary, minutes, context.now),
         "states": tuple(JobState),
         "state": state,
+        "shown_state": RETRYING if is_retrying else state,
+        "most_reasons": MAX_REASONS,
         "damaged": [*summary.damaged, *damaged_workers, *damaged_minutes],
         "search": search,
         "now": context.now,
@@ -89,7 +101,9 @@ async def show_queue(request: BoardRequest, context: BoardContext) -> BoardPage:
     if search:
         values |= await _search_jobs(request, context, name, search, state)
     else:
-        values |= await _list_jobs(request, context, queue, state, values["damaged"])
+        values |= await _list_jobs(
+            request, context, queue, RETRYING if is_retrying else state, values["damaged"]
+        )
     return BoardPage("queue", name, values, live=not search)
 
 
@@ -107,25 +121,32 @@ async def _list_jobs(
     request: BoardRequest,
     context: BoardContext,
     queue: Queue[Any],
-    state: JobState,
+    state: str,
     damaged: Iterable[str],
 ) -> dict[str, Any]:
-    """The values of the page for the jobs of one state; none if the state's key is damaged."""
+    """The values of the page for the jobs of one state, or for those that are retrying.
+
+    There are none if the state's key is damaged.
+    """
     start = parse_whole_number(
         request.query.get("start", "0"), "the start of a page", most=MAX_START
     )
+
+    def read() -> Coroutine[Any, Any, JobPage]:
+        looking, limit = context.inspector, JOBS_PER_PAGE
+        if state == RETRYING:
+            return looking.list_retrying(queue.name, start=start, limit=limit)
+        return looking.list(queue.name, JobState(state), start=start, limit=limit)
+
     try:
-        page = await context.cache.get(
-            ("list", queue.name, state, start),
-            lambda: context.inspector.list(queue.name, state, start=start, limit=JOBS_PER_PAGE),
-        )
+        page = await context.cache.get(("list", queue.name, state, start), read)
     except DamagedKey as error:
         page = JobPage([], 0, start)
         damaged = dict.fromkeys([*damaged, *error.damaged])
     return {
         "jobs": [build_job_view(each, queue, context.now) for each in page.jobs],
         "result": None,
-        "pagination": Pagination(start, len(page.jobs), page.total),
+        "pagination": Pagination(start, len(page.jobs), page.total, page.is_bound),
         "damaged": [*damaged, *page.damaged],
     }
 
@@ -186,6 +207,7 @@ def _build_history(
         "from": (this_minute - count + 1) * 60,
         "completed": list(summary.completed_per_minute),
         "failed": list(summary.failed_per_minute),
+        "attempts": list(summary.failed_attempts_per_minute),
         "wait": [each and each.mean_wait_ms for each in hour],
         "run": [each and each.mean_run_ms for each in hour],
     }

@@ -121,7 +121,9 @@
         scales: { y: { range: (_, low, high) => [0, Math.max(high || 0, 1)] } }, cursor: { drag: { x: false, y: false } },
       }, [minutes, ...data], box));
     };
-    plot("jobs", [line("completed", "--completed"), line("failed", "--failed")], [history.completed, history.failed]);
+    plot("jobs",
+      [line("completed", "--completed"), line("failed", "--failed"), line("failed attempts", "--failed", false, [4, 3])],
+      [history.completed, history.failed, history.attempts]);
     plot("times", [line("waited", "--soft", true, [4, 3]), line("ran", "--ink", true)], [history.wait, history.run],
       (_, at) => at.map(length));
   }

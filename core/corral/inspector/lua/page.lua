@@ -4,8 +4,10 @@
 -- KEYS  1 `<prefix>:<queue>:`
 -- ARGV  1 offset_ms   2 container   3 start   4 limit
 --       5 '1': the newest first, in every container; or ''
--- Returns {now_ms, total, jobs, left}; jobs: rows {id, flat hash, due score or ''}; an id without a
---         hash is skipped (wire 6.25); left: one text for each job whose key is not a hash.
+--       6 '1', with the container `delayed`: only jobs that have failed attempts; or ''
+-- Returns {now_ms, total, jobs, left, more}; jobs: rows {id, flat hash, due score or ''}; an id
+--         without a hash is skipped (wire 6.25); left: one text for each job whose key is not a
+--         hash; more: 1 if not all jobs were looked at for failed attempts, else 0.
 --         Jobs that BullMQ 5 has moved to `paused` are listed after those in `wait`: they are
 --         older, and run before them (wire 6.14).
 
@@ -13,7 +15,7 @@
 
 local container, start, newest_first = ARGV[2], tonumber(ARGV[3]), ARGV[5] == '1'
 local set, last = base .. container, ARGV[3] + ARGV[4] - 1
-local ids, total = {}, nil
+local ids, total, more = {}, nil, false
 local wrong = first_damaged(container)
 if wrong then return refusal(wrong) end
 
@@ -31,7 +33,12 @@ local function add_ids(lists, from, to)
   end
 end
 
-if container == 'wait' or container == 'active' then
+if ARGV[6] == '1' then
+  -- @include retrying.lua
+  local retrying
+  retrying, more = find_retrying()
+  total, ids = #retrying, {unpack(retrying, start + 1, math.min(last + 1, #retrying))}
+elseif container == 'wait' or container == 'active' then
   local lists = container == 'wait' and not first_damaged('paused') and {'wait', 'paused'} or {container}
   total = 0
   for _, name in ipairs(lists) do total = total + call('LLEN', base .. name) end
@@ -55,4 +62,4 @@ for _, id in ipairs(ids) do
     jobs[#jobs + 1] = {id, hash, container == 'delayed' and call('ZSCORE', set, id) or ''}
   end
 end
-return {now, total, jobs, left}
+return {now, total, jobs, left, more and 1 or 0}

@@ -4,7 +4,7 @@
 -- ARGV  1 offset_ms   2 looks: how many jobs are read at each end of a container
 --       3 minutes of metrics
 -- Returns {now_ms, sizes, limits, waiting, started, due, completed, failed, failures, quarantined,
---         damaged}
+--         damaged, attempts, reasons, reasons_before, retrying, more, trying}
 --         sizes: of wait, paused, active, prioritized, delayed, waiting-children, completed,
 --           failed; -1 for a damaged key
 --         limits: paused, concurrency, max, duration
@@ -17,10 +17,19 @@
 --         quarantined: how many ids are in quarantine; -1 if that key is damaged
 --         damaged: one text for each damaged key of the queue; their contents are missing in the
 --           other values
+--         attempts: as completed and failed, of failed attempts
+--         reasons, reasons_before: why attempts failed in this hour of the clock and in the one
+--           before, as attempts.lua writes them
+--         retrying: how many of the delayed jobs that are due first have failed attempts
+--         more: 1 if there are more delayed jobs than were looked at, else 0
+--         trying: 1 if none is retrying, and one of the jobs that began or were promoted last has
+--           failed attempts; else 0
 
 -- @include queue_state.lua
 -- @include last_failures.lua
 -- @include sizes.lua
+-- @include failed_attempts.lua
+-- @include retrying.lua
 
 local looks, minutes = tonumber(ARGV[2]), tonumber(ARGV[3])
 local EVENTS = 300 -- how many of the last events are read: enough to find a recent retry of many jobs at once
@@ -79,18 +88,28 @@ for _, id in ipairs(read('LRANGE', base .. 'active', -5 * looks, -1) or {}) do
   if type(since) == 'string' then started[#started + 1] = since end
 end
 
-local function read_metrics(name)
-  local key = base .. 'metrics:' .. name
+local function read_metrics(key)
   local counts = read('HMGET', key, 'count', 'prevTS', 'prevCount') or {false, false, false}
-  counts[4] = read('LRANGE', key .. ':data', 0, minutes - 1) or {}
+  counts[4] = counts[1] and read('LRANGE', key .. ':data', 0, minutes - 1) or {}
   return counts
 end
 
 local all_sizes, all_limits = sizes(), limits()
 local first_due = (read('ZRANGE', base .. 'delayed', 0, 0, 'WITHSCORES') or {})[2] or ''
-local completed, failed = read_metrics('completed'), read_metrics('failed')
+local completed, failed = read_metrics(base .. 'metrics:completed'), read_metrics(base .. 'metrics:failed')
 local in_quarantine = quarantine_size()
+local attempts = read_metrics('corral:' .. base .. 'attempts')
+local reasons, reasons_before = failed_reasons()
+local retrying, more = find_retrying()
+local trying = 0
+if #retrying == 0 and #reasons + #reasons_before > 0 then -- else nobody asks whether it is over
+  for name, most in pairs({active = 5 * looks, wait = looks}) do -- a job enters them on the left (wire 2.1)
+    for _, id in ipairs(read('LRANGE', base .. name, 0, most - 1) or {}) do
+      if trying == 0 and has_failed(id) then trying = 1 end
+    end
+  end
+end
 return {
   now, all_sizes, all_limits, waiting, started, first_due, completed, failed, last_failures(5, 1), in_quarantine,
-  damaged_keys(),
+  damaged_keys(), attempts, reasons, reasons_before, #retrying, more and 1 or 0, trying,
 }

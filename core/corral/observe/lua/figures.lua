@@ -3,16 +3,17 @@
 -- KEYS  1 `<prefix>:<queue>:`
 --       2 `corral:<prefix>:alive`, the records of all processes (corral.fleet.processes)
 -- ARGV  1 offset_ms   2 how old a heartbeat may be, ms
--- Returns {sizes, finished, paused, oldest_ms, workers, quarantined}; -1 stands for a figure whose
---         key is damaged
+-- Returns {sizes, finished, paused, oldest_ms, workers, quarantined, retrying}; -1 stands for a
+--         figure whose key is damaged
 --         sizes      of the containers, in the order of `CONTAINERS`
 --         finished   how many jobs were ever completed, and failed: BullMQ's own counts, which
---                    nothing lowers
+--                    nothing lowers; and how many attempts have failed, see attempts.lua
 --         paused     1 or 0
 --         oldest_ms  for how long the job that runs next could have been running, 0 where none
 --                    waits
 --         workers    how many worker processes have a recent heartbeat
 --         quarantined  how many ids are in the quarantine
+--         retrying   how many of the delayed jobs that are due first have failed attempts
 
 local base = KEYS[1]
 local clock = redis.call('TIME')
@@ -21,6 +22,7 @@ local now = real_now + ARGV[1]
 local LOOK = 10
 
 -- @include read.lua
+-- @include retrying.lua
 
 -- Since when a job waits. A job that was started before waits since some time after that start,
 -- which is not stored.
@@ -63,8 +65,8 @@ for _, at in pairs({
 local overdue = read('ZRANGE', base .. 'delayed', 0, 0, 'WITHSCORES') or {}
 if overdue[2] then oldest = math.min(oldest, math.floor(overdue[2] / 4096)) end
 
-local function ever(ending)
-  local count = read('HGET', base .. 'metrics:' .. ending, 'count')
+local function ever(key)
+  local count = read('HGET', key, 'count')
   if count == nil then return -1 end
   return tonumber(count or '') or 0
 end
@@ -84,7 +86,8 @@ return {
     size('ZCARD', base .. 'delayed'), size('ZCARD', base .. 'waiting-children'), size('ZCARD', base .. 'completed'),
     size('ZCARD', base .. 'failed'),
   },
-  {ever('completed'), ever('failed')},
+  {ever(base .. 'metrics:completed'), ever(base .. 'metrics:failed'), ever('corral:' .. base .. 'attempts')},
   read('HEXISTS', base .. 'meta', 'paused') or -1, waiting and math.max(now - oldest, 0) or -1, workers,
   size('HLEN', 'corral:' .. base .. 'quarantine'),
+  read('ZCARD', base .. 'delayed') and #find_retrying() or -1,
 }

@@ -18,7 +18,7 @@
 --       11 shapes   how many shapes follow. What endings of one call have in common is a shape, and
 --                   is sent once
 --       then per shape: kind, token, atm, stacktrace, delay_ms, keep_count, keep_age_s, keep_limit,
---         attempts, flags
+--         attempts, flags, cause
 --         kind         c completed, f failed, r retried, s snoozed, l rate limited, b handed back
 --         token        of the lock that was taken when the job was fetched
 --         atm          the attempts made once this ending counts      delay_ms  of r, s and l
@@ -26,6 +26,7 @@
 --                      limit 0: it is our default, and removes only jobs that ended under it, see
 --                      kept.lua
 --         attempts     opts.attempts      flags  'l' opts.lifo, 'd' the job has a deduplication id
+--         cause        of f and r: the reason without ids, numbers and addresses, see attempts.lua
 --       then per ending: the number of its shape, from 1; id; text: returnvalue JSON, or failed
 --         reason
 -- Returns {now_ms, due_ms, limited_ms, codes, jobs}, and only where one of them is not 0 or empty,
@@ -65,7 +66,7 @@ local now = clock[1] * 1000 + math.floor(clock[2] / 1000) + ARGV[5]
 
 -- A shape's first argument is `ARGV[SHAPES + number * SHAPE + 1]`, an ending's is
 -- `ARGV[ENDINGS + number * ENDING + 1]`.
-local SHAPE, ENDING = 10, 3
+local SHAPE, ENDING = 11, 3
 local SHAPES, ENDINGS = 11 - SHAPE, 11 + ARGV[11] * SHAPE - ENDING
 local count = (#ARGV - ENDINGS) / ENDING - 1
 local locks = {}

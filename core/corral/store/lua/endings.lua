@@ -204,12 +204,16 @@ if count > ended then
       pcall(remove_due, name, group.count, group.age, kind == 'f' and leave_parent)
     end
   end
-  local released, ended_ids, largest = {}, {}, 0
+  local released, ended_ids, failed, largest = {}, {}, {}, 0
   for i = ended + 1, count do
     local id, size = ARGV[ENDINGS + i * ENDING + 2], #ARGV[ENDINGS + i * ENDING + 3]
     if size > largest then largest = size end
     if unkept[id] then codes[i] = -20 end
     if codes[i] >= 0 then released[#released + 1], ended_ids[#ended_ids + 1] = locks[i], id end
+    local shape = SHAPES + ARGV[ENDINGS + i * ENDING + 1] * SHAPE
+    if codes[i] == 0 and (ARGV[shape + 1] == 'f' or ARGV[shape + 1] == 'r') then
+      failed[#failed + 1], failed[#failed + 2] = shape, id
+    end
   end
   if #released > 0 then
     call('UNLINK', unpack(released))
@@ -217,6 +221,17 @@ if count > ended then
   end
   if counts.c > 0 and not pcall(count_minutes, 'completed', counts.c) then pcall(repairs().mend) end
   if counts.f > 0 and not pcall(count_minutes, 'failed', counts.f) then pcall(repairs().mend) end
+  if #failed > 0 then
+    local function record_failed_attempts()
+      -- @include attempts.lua
+    end
+    -- Its keys hold figures only: what cannot be written to is dropped, and no ending fails for it.
+    if not pcall(record_failed_attempts) then
+      local hour = string.format('%.0f', math.floor(now / 3600000))
+      redis.pcall('UNLINK', 'corral:' .. base .. 'attempts', 'corral:' .. base .. 'attempts:data',
+        'corral:' .. base .. 'reasons:' .. hour)
+    end
+  end
   if any_delayed then attempt(nil, signal_delayed) end
   -- @include bound_events.lua
 end
