@@ -157,9 +157,9 @@ async def write_note(work: Work, user: User, text: str) -> None:
     )
 
 
-async def use(work: Work, user: User, requests: int, at: datetime | None) -> None:
-    """Count what a user has used, now or at a moment (aware)."""
-    await record_usage(work.connection, user.id, "requests", requests, recorded_at=at)
+async def use(work: Work, user: User, requests: int, at: datetime | None, key: str | None) -> None:
+    """Count what a user has used, now or at a moment (aware); once for each key."""
+    await record_usage(work.connection, user.id, "requests", requests, recorded_at=at, key=key)
 
 
 async def closed_hours(connection: AsyncConnection, user: User) -> list[ClosedHour]:

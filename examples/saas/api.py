@@ -105,9 +105,11 @@ async def write_note(body: Note, me: Me, work: InWork) -> None:
 
 
 @router.post("/usage", status_code=201)
-async def use(body: Usage, me: Me, work: InWork) -> None:
-    """Count this."""
-    await accounts.use(work, me, body.requests, body.at)
+async def use(
+    body: Usage, me: Me, work: InWork, idempotency_key: Annotated[str | None, Header()] = None
+) -> None:
+    """Count this, once for each `Idempotency-Key`: a client that saw no answer sends it again."""
+    await accounts.use(work, me, body.requests, body.at, idempotency_key)
 
 
 @router.get("/usage")

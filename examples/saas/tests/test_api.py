@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 
 import httpx2
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from corral.sql import outbox
@@ -176,3 +176,15 @@ def sign_body(body: bytes, secret: str) -> dict[str, str]:
 def _bytes(headers: dict[str, str]) -> dict[bytes, bytes]:
     """A header beyond ASCII, as a client in bad faith sends it."""
     return {name.encode(): value.encode() for name, value in headers.items()}
+
+
+async def test_usage_that_is_sent_twice_is_counted_once(api, engine) -> None:
+    """A client that saw no answer sends the request again, with the key that it had."""
+    me = await sign_up(api)
+    for key in ("req-1", "req-1", "req-2", None, None):
+        named = {} if key is None else {"Idempotency-Key": key}
+        answer = await api.post("/usage", json={"requests": 5}, headers=me | named)
+        assert answer.status_code == 201
+    async with engine.connect() as connection:
+        counted = await connection.scalar(text("SELECT sum(amount) FROM usage_counters"))
+    assert counted == 4 * 5
