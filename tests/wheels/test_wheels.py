@@ -42,6 +42,8 @@ def test_a_plugin_alone_with_the_core_is_in_the_catalog_until_it_is_uninstalled(
         "ok": True,
         "queues": [],
         "problems": [],
+        "warnings": [],
+        "not_installed": [],
     }
 
 
