@@ -60,10 +60,15 @@ class Site:
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    """An empty folder of installed distributions; what is imported from it is forgotten afterwards."""
+    """An empty folder of installed distributions; what is imported from it is forgotten afterwards.
+
+    So are the modules of other tests' applications, which may have the same names.
+    """
     folder = tmp_path / "site"
     folder.mkdir()
     monkeypatch.syspath_prepend(folder)
+    for name in [name for name in sys.modules if name.partition("_")[0] == "acme"]:
+        monkeypatch.delitem(sys.modules, name)
     before = set(sys.modules)
     yield Site(folder)
     for name in set(sys.modules) - before:
