@@ -68,16 +68,12 @@ class EventDispatcher:
                     connection, SCOPE, job_id_for(event.provider, event.event_id)
                 ):
                     return "replayed"
-                arguments = {
-                    "event": event,
-                    "connection": connection,
-                    "jobs": sql.Outbox(self.deps.jobs).within(connection),
-                    "newer_seen": await _note_newest(connection, event),
-                }
+                jobs = sql.Outbox(self.deps.jobs).within(connection)
+                newer_seen = await _note_newest(connection, event)
                 answers = [
                     answer.value
                     for hook in HOOKS
-                    for answer in await self.deps.ask_all(hook, **arguments)
+                    for answer in await self.deps.ask_all(hook, event, connection, jobs, newer_seen)
                 ]
                 await sql.ensure_unspoilt(connection, "billing_webhooks_retry_event")
         return "stale" if set(answers) == {"stale"} else "handled"
@@ -98,9 +94,8 @@ async def _note_newest(connection: AsyncConnection, event: BillingEvent) -> bool
     row = {"object": key, "newest_ms": happened_ms}
     await connection.execute(insert(billing_objects).values(row).on_conflict_do_nothing())
     own = billing_objects.c.object == key
-    newest_ms = await connection.scalar(
-        select(billing_objects.c.newest_ms).where(own).with_for_update()
-    )
+    locked = select(billing_objects.c.newest_ms).where(own).with_for_update()
+    newest_ms: int = (await connection.scalars(locked)).one()
     if newest_ms < happened_ms:
         await connection.execute(update(billing_objects).where(own).values(newest_ms=happened_ms))
     return newest_ms > happened_ms
