@@ -11,6 +11,7 @@ try:
         create_engine,
         database_errors,
         engine,
+        insert_if_absent,
     )
     from corral.sql.ledger import Ledger
     from corral.sql.outbox import Outbox
@@ -40,6 +41,7 @@ __all__ = [
     "database_errors",
     "engine",
     "ensure_unspoilt",
+    "insert_if_absent",
     "ledger",
     "metadata",
     "outbox",

@@ -12,8 +12,9 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import URL, event, make_url
+from sqlalchemy import URL, Insert, Table, event, make_url
 from sqlalchemy import Connection as BlockingConnection
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import (
     DataError,
     DBAPIError,
@@ -33,7 +34,14 @@ from corral.settings import Settings
 if TYPE_CHECKING:
     from corral.deps import Deps
 
-__all__ = ["Connection", "connection_of", "create_engine", "database_errors", "engine"]
+__all__ = [
+    "Connection",
+    "connection_of",
+    "create_engine",
+    "database_errors",
+    "engine",
+    "insert_if_absent",
+]
 
 Connection = AsyncConnection | AsyncSession
 """What a caller has its transaction on."""
@@ -123,6 +131,19 @@ def create_engine(url: str | None = None) -> AsyncEngine:
 async def connection_of(given: Connection) -> AsyncConnection:
     """The connection that has the caller's transaction, of a session or of itself."""
     return await given.connection() if isinstance(given, AsyncSession) else given
+
+
+def insert_if_absent(connection: AsyncConnection, table: Table) -> Insert:
+    """An INSERT that leaves out rows whose unique key exists; `returning` has the new ones only.
+
+    Where another transaction inserts the same key, it waits for that one's end.
+
+    Args:
+        connection: What it is executed on: each database has its own statement for this.
+        table: The table.
+    """
+    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    return insert(table).on_conflict_do_nothing()
 
 
 @contextmanager

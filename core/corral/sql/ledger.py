@@ -7,10 +7,9 @@ from datetime import timedelta
 from typing import Final
 
 from sqlalchemy import delete, exists, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from corral.options import milliseconds
-from corral.sql.engines import Connection, connection_of
+from corral.sql.engines import Connection, connection_of, insert_if_absent
 from corral.sql.tables import ledger, now_ms
 
 __all__ = ["Ledger"]
@@ -46,10 +45,9 @@ class Ledger:
             True if the caller is to make the effect; false if it has happened.
         """
         own = await connection_of(connection)
-        insert = postgresql.insert if own.dialect.name == "postgresql" else sqlite.insert
         row = {"scope": _bounded(scope), "key": _bounded(key), "claimed_ms": now_ms()}
         claimed = await own.execute(
-            insert(ledger).values(row).on_conflict_do_nothing().returning(ledger.c.key)
+            insert_if_absent(own, ledger).values(row).returning(ledger.c.key)
         )
         return claimed.first() is not None
 

@@ -10,11 +10,10 @@ from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 from sqlalchemy import ColumnElement, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from corral import JobScheduler
-from corral.sql import Connection, connection_of
+from corral.sql import Connection, connection_of, insert_if_absent
 from corral_account_deletions import AccountDeletion, account_deletions
 from corral_account_deletions.settings import DeletionSettings
 from corral_account_deletions.tables import account_deletion_requests
@@ -92,11 +91,8 @@ async def request_deletion(
     now = datetime.now(UTC)
     made = DeletionRequest(uuid4().hex, user_id, email, locale, now, now + grace)
     own = await connection_of(connection)
-    insert = postgresql.insert if own.dialect.name == "postgresql" else sqlite.insert
-    stored = (
-        insert(account_deletion_requests)
-        .on_conflict_do_nothing()
-        .returning(account_deletion_requests.c.id)
+    stored = insert_if_absent(own, account_deletion_requests).returning(
+        account_deletion_requests.c.id
     )
     if (await own.execute(stored, asdict(made))).first() is None:
         open_one = select(account_deletion_requests).where(_of(user_id), _OPEN)

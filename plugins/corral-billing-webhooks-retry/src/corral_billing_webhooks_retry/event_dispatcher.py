@@ -11,7 +11,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal
 
 from sqlalchemy import select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from corral import Deps, sql
@@ -90,9 +89,8 @@ async def _note_newest(connection: AsyncConnection, event: BillingEvent) -> bool
         return False
     key = job_id_for(event.provider, object_id)
     happened_ms = (event.occurred_at - EPOCH) // timedelta(milliseconds=1)
-    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     row = {"object": key, "newest_ms": happened_ms}
-    await connection.execute(insert(billing_objects).values(row).on_conflict_do_nothing())
+    await connection.execute(sql.insert_if_absent(connection, billing_objects).values(row))
     own = billing_objects.c.object == key
     locked = select(billing_objects.c.newest_ms).where(own).with_for_update()
     newest_ms: int = (await connection.scalars(locked)).one()

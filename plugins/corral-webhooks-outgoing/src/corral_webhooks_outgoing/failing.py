@@ -11,7 +11,6 @@ import logging
 from datetime import datetime, timedelta
 
 from sqlalchemy import select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from corral import Deps, HookRaised, sql
@@ -80,11 +79,9 @@ class FailingEndpoints:
         if since is not None:
             return since
         async with self._engine.begin() as connection:
-            postgres = connection.dialect.name == "postgresql"
-            insert = postgresql.insert if postgres else sqlite.insert
             row = {"endpoint_id": endpoint_id, "since": now, "announced": False}
             await connection.execute(
-                insert(webhook_failing_endpoints).values(row).on_conflict_do_nothing()
+                sql.insert_if_absent(connection, webhook_failing_endpoints).values(row)
             )
         return now
 
