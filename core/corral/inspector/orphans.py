@@ -66,6 +66,23 @@ def declared_names(catalog: Catalog) -> frozenset[str]:
 
 _Call = tuple[str, tuple[Any, ...]]
 """The name of a script, or "" for a command; and the command's words or the script's only key."""
+_Work = Generator[_Call, Any, OrphanedQueues]
+"""A search that says what to ask the store, one call after the other, and receives the replies."""
+
+
+def _next_step(work: _Work, reply: Any, failure: Exception | None) -> _Call | OrphanedQueues:
+    """The next call of a search, or its result.
+
+    Args:
+        work: The search.
+        reply: What the store has answered to the last call.
+        failure: What the last call has raised, or None.
+    """
+    try:
+        return work.throw(failure) if failure else work.send(reply)
+    except StopIteration as done:
+        found: OrphanedQueues = done.value
+        return found
 
 
 class OrphanSearch:
@@ -94,32 +111,22 @@ class OrphanSearch:
             StoreUnavailable: The store is away.
         """
         work, failure, reply = self._work(whole=whole), None, None
-        while True:
-            try:
-                name, words = work.throw(failure) if failure else work.send(reply)
-            except StopIteration as done:
-                found: OrphanedQueues = done.value
-                return found
-            failure = None
+        while not isinstance(step := _next_step(work, reply, failure), OrphanedQueues):
+            (name, words), failure = step, None
             try:
                 if name:
-                    which = script(name, __package__)
-                    reply = await run(link, which, words, [0])
+                    reply = await run(link, script(name, __package__), words, [0])
                 else:
                     reply = await call_again(partial(link.call, *words))
             except (StoreUnavailable, ResponseError) as error:
                 failure = error
+        return step
 
     def read_blocking(self, link: ThreadLink) -> OrphanedQueues:
         """`read` for a thread."""
         work, failure, reply = self._work(), None, None
-        while True:
-            try:
-                name, words = work.throw(failure) if failure else work.send(reply)
-            except StopIteration as done:
-                found: OrphanedQueues = done.value
-                return found
-            failure = None
+        while not isinstance(step := _next_step(work, reply, failure), OrphanedQueues):
+            (name, words), failure = step, None
             try:
                 if name:
                     reply = run_blocking(link, script(name, __package__), words, [0])
@@ -127,9 +134,9 @@ class OrphanSearch:
                     reply = link.call(*words)
             except (StoreUnavailable, ResponseError) as error:
                 failure = error
+        return step
 
-    def _work(self, *, whole: bool = False) -> Generator[_Call, Any, OrphanedQueues]:
-        """Yield what to ask the store, and receive the replies."""
+    def _work(self, *, whole: bool = False) -> _Work:
         search = self._search
         is_done, steps = False, 0
         while not is_done and (whole or steps < STEPS):
