@@ -410,3 +410,9 @@ class TestOrder:
         assert await payments_db.run_job(both, self.event("a", 1)) == "replayed"
         one = payments_db.dispatcher(skip, payments_db.pay)
         assert await payments_db.run_job(one, self.event("0", 0)) == "handled"
+
+    @pytest.mark.parametrize("answer", [{"paid": True}, ["stale"], 3, "handled"], ids=repr)
+    async def test_any_other_answer_is_ignored(self, payments_db: Any, answer: object) -> None:
+        """The transaction is committed by then: the job must not fail."""
+        answering = payments_db.dispatcher(lambda: answer)
+        assert await payments_db.run_job(answering, self.event("a", 1)) == "handled"

@@ -75,7 +75,8 @@ class EventDispatcher:
                     for answer in await self.deps.ask_all(hook, event, connection, jobs, newer_seen)
                 ]
                 await sql.ensure_unspoilt(connection, "billing_webhooks_retry_event")
-        return "stale" if set(answers) == {"stale"} else "handled"
+        is_stale = bool(answers) and all(answer == "stale" for answer in answers)
+        return "stale" if is_stale else "handled"
 
 
 async def _note_newest(connection: AsyncConnection, event: BillingEvent) -> bool:
