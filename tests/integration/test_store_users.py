@@ -277,7 +277,7 @@ async def test_the_board_shows_its_pages_and_does_what_its_buttons_say_with_its_
 NO_SCAN = "queues that nobody declares are not looked for: the store's user may not call SCAN"
 
 
-def test_an_operator_who_may_not_scan_is_told_and_gets_everything_else(
+def test_an_operator_who_may_not_scan_learns_it_and_gets_everything_else(
     users: Server, corral: Callable[..., Ran]
 ) -> None:
     """Queues that nobody declares are found by SCAN."""

@@ -40,7 +40,7 @@ before.
 """
 READY_TIMES: Final = 7.5
 IDLE_MIB: Final = 75
-"""Resident memory of a worker that waits: 71 to 74 measured, of which SQLAlchemy is 20; it was 88.5
+"""Resident memory of a worker that waits: 71 to 74 measured, 20 of them for SQLAlchemy; 88.5
 before.
 """
 

@@ -130,7 +130,7 @@ def test_a_file_is_read(file: Callable[[str], Path]) -> None:
         (
             '[tables.a]\nuser_column="u"\naction="keep"\n[tables.b]\nuser_column="u"\naction="delete"\nreason="x"',
             [
-                "table 'a': 'keep' needs a 'reason', which the user is told",
+                "table 'a': 'keep' needs a 'reason': the user gets to read it",
                 "table 'b': 'reason' is for the actions 'keep' and 'anonymize'",
             ],
         ),

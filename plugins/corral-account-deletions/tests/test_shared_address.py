@@ -1,4 +1,4 @@
-"""Another living account with the same address loses nothing, and what is told is true."""
+"""Another living account with the same address loses nothing, and the result is true."""
 
 from __future__ import annotations
 

@@ -327,7 +327,7 @@ class TestOrder:
 
         return payments_db.dispatcher(see)
 
-    async def test_an_older_event_is_told_that_a_newer_one_was_handled(
+    async def test_a_subscriber_learns_that_a_newer_event_was_handled(
         self, payments_db: Any, dispatcher: Any, seen: list[tuple[str, bool]]
     ) -> None:
         order = [("b", 2), ("a", 1), ("same-second", 2), ("d", 4), ("c", 3), ("e", 5)]

@@ -130,7 +130,7 @@ async def plain_postbox() -> AsyncIterator[Postbox]:
 
 
 class ScriptedServer:
-    """A server that answers as a test says, and shows all that it was told.
+    """A server that answers as a test says, and keeps all that clients have sent.
 
     Attributes:
         port: Where it listens.

@@ -315,7 +315,7 @@ class TestCc:
 async def test_no_address_password_or_text_is_in_logs_reasons_or_troubles(
     scripted, mailer_at, deps, caplog
 ) -> None:
-    """Of a server that quotes everything that it is told."""
+    """The server quotes everything that it receives."""
     caplog.set_level(logging.DEBUG)
     scripted.offers += ["AUTH PLAIN LOGIN"]
     plain = base64.b64encode(b"\0ada\0correct horse").decode()

@@ -219,7 +219,7 @@ async def test_without_a_ledger_the_second_mail_can_be_recognised(crashed, postb
     assert result == {"messageId": first["Message-ID"]} == {"messageId": second["Message-ID"]}
 
 
-async def test_a_server_that_refuses_us_is_told_to_operators_by_health_and_metrics(
+async def test_operators_see_in_health_and_metrics_that_a_server_refuses_us(
     corral_kit: testing.Kit, worker, scripted, wait_until, monkeypatch, tmp_path: Path
 ) -> None:
     """From the reply to what `corral health` prints and Prometheus scrapes, and back to health."""

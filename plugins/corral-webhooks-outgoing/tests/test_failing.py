@@ -37,8 +37,8 @@ class Owner:
     """Whom the hook tells.
 
     Attributes:
-        heard: What it was told, each with the endpoint's id and since when.
-        raising: Whether it cannot be told.
+        heard: Its calls, each with the endpoint's id and since when.
+        raising: Whether it raises.
     """
 
     def __init__(self) -> None:
@@ -81,7 +81,7 @@ async def failing(deliveries: Deliveries) -> list[tuple[str, datetime, bool]]:
         return [tuple(row) for row in rows]
 
 
-async def told_jobs(deliveries: Deliveries) -> list[str]:
+async def announced_jobs(deliveries: Deliveries) -> list[str]:
     """The queues of the jobs in the outbox."""
     async with deliveries.engine.connect() as connection:
         return list(await connection.scalars(select(outbox.c.queue)))
@@ -128,7 +128,7 @@ async def test_after_days_it_is_announced_once_and_after_a_success_again(
     assert caplog.messages == [
         f"webhook endpoint 'ep_1' has accepted nothing since {since.isoformat()}"
     ]
-    assert await told_jobs(deliveries) == ["notices"]
+    assert await announced_jobs(deliveries) == ["notices"]
 
     assert await attempt(deliveries, 4 * DAY)
     receiver.replies += [answering(500) for _ in range(3)]
@@ -187,11 +187,11 @@ async def test_a_hook_that_raises_is_logged_leaves_nothing_and_is_called_again(
     (warning,) = caplog.messages
     assert warning.startswith("a failing webhook endpoint was not announced")
     assert "LookupError: no owner" in warning
-    assert await told_jobs(deliveries) == []
+    assert await announced_jobs(deliveries) == []
     owner.raising = False
     await attempt(deliveries, 2.2 * DAY)
     assert len(owner.heard) == 1
-    assert await told_jobs(deliveries) == ["notices"]
+    assert await announced_jobs(deliveries) == ["notices"]
 
 
 async def test_a_hook_that_swallows_the_database_s_refusal_is_called_again_or_is_done(
@@ -209,7 +209,7 @@ async def test_a_hook_that_swallows_the_database_s_refusal_is_called_again_or_is
     await attempt(deliveries, 0 * DAY)
     await attempt(deliveries, 2.1 * DAY)
     ((_, _, announced),) = await failing(deliveries)
-    assert (await told_jobs(deliveries) == ["notices"]) is announced
+    assert (await announced_jobs(deliveries) == ["notices"]) is announced
     assert ("could not be recorded" in caplog.text) is (not announced)
 
 

@@ -57,7 +57,7 @@ class ConfiguredTable(BaseModel):
         if self.action == "anonymize" and not self.columns:
             raise PydanticCustomError("columns", "'anonymize' needs 'columns'")
         if self.action == "keep" and self.reason is None:
-            raise PydanticCustomError("reason", "'keep' needs a 'reason', which the user is told")
+            raise PydanticCustomError("reason", "'keep' needs a 'reason': the user gets to read it")
         if self.action in {None, "delete"} and self.reason is not None:
             raise PydanticCustomError(
                 "reason", "'reason' is for the actions 'keep' and 'anonymize'"

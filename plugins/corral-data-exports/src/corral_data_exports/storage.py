@@ -163,7 +163,7 @@ class Storage:
         return LocalStore(self._where)
 
     async def size(self, key: str, *, younger_than: timedelta = timedelta.max) -> int | None:
-        """The length of a finished archive in bytes, or None where there is none so young."""
+        """The length of a finished archive in bytes; None where there is none, or an older one."""
         try:
             found = await self._store.head_async(key)
         except FileNotFoundError:
